@@ -1,0 +1,33 @@
+/*
+ * Getting a guest to its first instruction: everything that is written into guest memory before the vCPUs run.
+ *
+ * PVH (Xen's direct boot ABI, xen/include/public/arch-x86/hvm/start_info.h): the kernel is entered in 32-bit
+ * protected mode without paging, EBX pointing at hvm_start_info. An ELF vmlinux with the note
+ * XEN_ELFNOTE_PHYS32_ENTRY goes in as it is; a bzImage is unpacked first (bzimage.h).
+ */
+#pragma once
+
+#include "vcpu/mem.h"
+
+struct boot_config {
+    int kernel_fd;           /* open for reading; file contents are hostile and may change while they are read */
+    const char *kernel_name; /* for words */
+    int initrd_fd;           /* or -1 */
+    const char *initrd_name;
+    const char *cmdline;     /* without final newline */
+    unsigned cpu_count;
+    unsigned virtio_count;   /* virtio-mmio slots 0..n-1 that have a device (dev/layout.h) */
+    bool serial;             /* COM1 exists */
+};
+
+struct boot_entry {
+    gpa_t kernel_entry; /* 32-bit protected mode, flat segments, paging off */
+    gpa_t start_info;   /* goes to EBX */
+};
+
+/*
+ * Loads kernel, initrd, command line, PVH start info and memory map, MP table and ACPI tables into `mem`.
+ * -ENOEXEC not a kernel this can start (with words that say which kind is missing what), -EFBIG does not fit the
+ * guest's memory, -E2BIG command line too long, -EINVAL too many CPUs for the tables, read errors as they are.
+ */
+int boot_load(const struct boot_config *config, const struct guest_mem *mem, struct boot_entry *ret_entry);

@@ -1,0 +1,67 @@
+/*
+ * Guest memory and its one gate.
+ *
+ *   gpa 0 ............ 3 GiB | MMIO gap, 3..4 GiB | 4 GiB ...
+ *   [ low region           ] |  devices, IOAPIC,  | [ high region: what does not fit below the gap ]
+ *                            |  LAPIC             |
+ *
+ * A guest address is its own type and cannot be dereferenced. guest_mem_at() turns (gpa, length) into a pointer or
+ * NULL; overflow, holes and region ends are checked there and nowhere else (design invariant 1).
+ */
+#pragma once
+
+#include "base/base.h"
+
+/* A guest physical address. */
+typedef struct {
+    uint64_t value;
+} gpa_t;
+
+static inline gpa_t gpa(uint64_t value)
+{
+    return (gpa_t){value};
+}
+
+/* Memory below the gap ends here at the latest; devices live in the gap (machine layout: dev/layout.h). */
+#define GUEST_GAP_START (UINT64_C(3) << 30)
+#define GUEST_GAP_END   (UINT64_C(4) << 30)
+
+/* Sizes are multiples of this: one huge page, and what EPT and NPT map at once. */
+#define GUEST_MEM_ALIGN (2 * MIB)
+#define GUEST_MEM_MAX   (UINT64_C(1) << 40)
+
+enum guest_pages {
+    GUEST_PAGES_THP_ON,  /* 4 KiB pages, transparent huge pages asked for */
+    GUEST_PAGES_THP_OFF, /* 4 KiB pages, never made huge */
+    GUEST_PAGES_HUGETLB, /* 2 MiB pages of the host's hugetlb pool */
+};
+
+struct guest_region {
+    gpa_t start;
+    uint64_t size; /* bytes */
+    uint8_t *host;
+};
+
+struct guest_mem {
+    struct guest_region regions[2]; /* low, then high */
+    unsigned region_count;
+    uint64_t size; /* bytes in all regions */
+};
+
+/*
+ * Maps `size` bytes of guest memory: anonymous, private, demand-paged, not reserved, aligned to 2 MiB.
+ * -EINVAL size of 0, unaligned or beyond GUEST_MEM_MAX; -ENOMEM the host has not got it (hugetlb pool empty, address
+ * space or overcommit limit), with words. The caller owns *ret_mem and ends it with guest_mem_free().
+ */
+int guest_mem_new(uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem);
+void guest_mem_free(struct guest_mem *mem);
+
+/*
+ * The gate: the host address of guest bytes [at, at + length), or NULL if any of them is not RAM. A length of 0 is
+ * NULL. Any thread. What is behind the pointer changes under the reader's hands: copy once, then check the copy.
+ */
+void *guest_mem_at(const struct guest_mem *mem, gpa_t at, uint64_t length);
+
+/* Copies through the gate: 0, or -EFAULT (no words) if any byte is not RAM, and then nothing is copied. */
+int guest_mem_read(const struct guest_mem *mem, gpa_t from, void *to, uint64_t length);
+int guest_mem_write(const struct guest_mem *mem, gpa_t to, const void *from, uint64_t length);

@@ -1,0 +1,76 @@
+/*
+ * /dev/kvm: the VM, its vCPUs and their threads. A vCPU thread runs KVM_RUN and hands every access of the guest to one
+ * function; it knows no device.
+ */
+#pragma once
+
+#include "vcpu/mem.h"
+#include <pthread.h>
+
+struct kvm_run;
+
+enum vcpu_space { VCPU_MMIO, VCPU_PORT };
+
+/* One access of the guest, on the vCPU's thread. For a read, `value` is the answer. `length` is 1, 2, 4 or 8. */
+struct vcpu_access {
+    enum vcpu_space space;
+    bool is_write;
+    uint32_t length;
+    uint64_t address;
+    uint64_t value;
+    _Atomic uint32_t answered; /* for whoever makes the thread wait: 0 before, 1 after (a futex word) */
+};
+
+/* Why a vCPU stopped running the guest by itself. */
+enum vcpu_end {
+    VCPU_END_TRIPLE_FAULT, /* KVM_EXIT_SHUTDOWN: also what `reboot=t` does */
+    VCPU_END_SYSTEM_EVENT,
+    VCPU_END_ERROR, /* KVM could not go on; the words say what and where */
+};
+
+struct vcpu_callbacks {
+    void *context;
+    /* vCPU thread. Returns when the access is done as far as the guest can tell. */
+    void (*access)(void *context, struct vcpu_access *access);
+    /* vCPU thread: this vCPU will run no more. `words` is NULL or valid during the call. */
+    void (*ended)(void *context, unsigned index, enum vcpu_end why, const char *words);
+};
+
+struct vcpu {
+    struct vm *vm;
+    unsigned index;
+    int fd;
+    struct kvm_run *run;
+    pthread_t thread;
+    bool started;
+};
+
+struct vm {
+    int kvm_fd;
+    int fd;
+    const struct guest_mem *mem;
+    unsigned cpu_count;
+    struct vcpu *cpus;
+    size_t run_size; /* bytes of the kvm_run mapping */
+    const struct vcpu_callbacks *callbacks;
+};
+
+#define VM_CPUS_MAX 254u /* 8-bit APIC ids; 255 is broadcast */
+
+/*
+ * Makes the VM: memory slots first, then irqchip and PIT, then vCPUs with CPUID and MSRs set (the order matters: slots
+ * set after the irqchip wait for a grace period on new kernels). Every capability it stands on is probed; errors name
+ * the ioctl. -ENODEV, -EACCES, -EBUSY from opening /dev/kvm come with the remedy. `mem` is lent for the VM's life.
+ * Ends with vm_free(), also after failure of a later step.
+ */
+int vm_new(const struct guest_mem *mem, unsigned cpu_count, struct vm *ret_vm);
+void vm_free(struct vm *vm);
+
+/* Registers: vCPU 0 enters a PVH kernel at `entry` with EBX = `start_info`; the others wait for INIT/SIPI. */
+int vm_set_pvh_entry(struct vm *vm, gpa_t entry, gpa_t start_info);
+
+/* Writes to `at` (guest physical, 4 bytes) of value `datamatch` signal `event_fd` inside KVM and never exit. */
+int vm_add_ioeventfd(struct vm *vm, gpa_t at, uint32_t datamatch, int event_fd);
+
+/* Starts one thread per vCPU. `callbacks` is lent until vm_stop() returned. */
+int vm_start(struct vm *vm, const struct vcpu_callbacks *callbacks);
