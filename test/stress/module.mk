@@ -1,0 +1,13 @@
+# Every test/stress/stress_NAME.c is a plain main() (criterion does not start under TSan) that runs threads against
+# each other for some seconds and exits with 0, or 1 with words. TSan ends it at the first race.
+STRESS_BIN := $(patsubst test/stress/%.c,$(BUILD)/test/stress/%,$(wildcard test/stress/stress_*.c))
+
+.PHONY: stress stress-link
+stress: ## build the stress programs with TSan
+	$(MAKE) BUILD=$(BUILD)/tsan STATIC=-pie OPTIMIZE='-O1 -g -fno-omit-frame-pointer' \
+	    SANITIZE=-fsanitize=thread stress-link
+
+stress-link: $(STRESS_BIN)
+
+$(STRESS_BIN): $(BUILD)/test/stress/%: $(BUILD)/test/stress/%.o $(LIB)
+	$(CC) -pie $(LDFLAGS) $< $(LIB) $(LIBS) -o $@

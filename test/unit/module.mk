@@ -1,0 +1,16 @@
+# Every test/unit/test_NAME.c is a criterion program of its own (criterion cannot be linked statically).
+UNIT_BIN := $(patsubst test/unit/%.c,$(BUILD)/test/unit/%,$(wildcard test/unit/test_*.c))
+
+.PHONY: units asan
+units: $(UNIT_BIN) ## build the unit tests
+
+# Criterion finds its tests in a section that nothing refers to, so the linker must not collect it; its new
+# assertions assign an int to a one-bit field inside their macro.
+$(UNIT_BIN:%=%.o): WARNINGS += -Wno-conversion
+
+$(UNIT_BIN): $(BUILD)/test/unit/%: $(BUILD)/test/unit/%.o $(LIB)
+	$(CC) -pie $(LDFLAGS) -Wl,--no-gc-sections $< $(LIB) $(LIBS) -lcriterion -o $@
+
+asan: ## build the VMM and the unit tests with ASan and UBSan, every report fatal
+	$(MAKE) BUILD=$(BUILD)/asan STATIC=-pie OPTIMIZE='-O1 -g -fno-omit-frame-pointer' \
+	    SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all' all units

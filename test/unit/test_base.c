@@ -1,0 +1,121 @@
+/* base: sizes as people write them, words of a failure, whole reads and writes. */
+#include "base/base.h"
+
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+
+TestSuite(size, .timeout = 10);
+TestSuite(fail, .timeout = 10);
+TestSuite(io, .timeout = 10);
+TestSuite(arithmetic, .timeout = 10);
+
+Test(size, parses_what_people_write)
+{
+    static const struct {
+        const char *text;
+        uint64_t bytes;
+    } rows[] = {
+        {"0", 0},
+        {"1", 1},
+        {"512", 512},
+        {"1b", 1},
+        {"4k", 4 * KIB},
+        {"4K", 4 * KIB},
+        {"4KiB", 4 * KIB},
+        {"4kb", 4 * KIB},
+        {"128M", 128 * MIB},
+        {"2G", 2 * GIB},
+        {"3T", 3 * 1024 * GIB},
+        {"18446744073709551615", UINT64_MAX},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        uint64_t bytes = 77;
+        cr_assert_eq(size_parse(rows[i].text, &bytes), 0, "'%s' refused: %s", rows[i].text, fail_text());
+        cr_assert_eq(bytes, rows[i].bytes, "'%s' became %llu", rows[i].text, (unsigned long long)bytes);
+    }
+}
+
+Test(size, refuses_everything_else)
+{
+    static const struct {
+        const char *text;
+        int error;
+    } rows[] = {
+        {"", -EINVAL},
+        {"-1", -EINVAL},
+        {" 1", -EINVAL},
+        {"K", -EINVAL},
+        {"1X", -EINVAL},
+        {"1KK", -EINVAL},
+        {"1iB", -EINVAL},
+        {"0x10", -EINVAL},
+        {"1.5G", -EINVAL},
+        {"1 G", -EINVAL},
+        {"18446744073709551616", -ERANGE},
+        {"18446744073709551615K", -ERANGE},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        uint64_t bytes = 77;
+        cr_assert_eq(size_parse(rows[i].text, &bytes), rows[i].error, "'%s' was taken", rows[i].text);
+        cr_assert_eq(bytes, 77, "'%s' touched the result", rows[i].text);
+    }
+}
+
+Test(size, text_is_short_and_right)
+{
+    static const struct {
+        uint64_t bytes;
+        const char *text;
+    } rows[] = {
+        {0, "0 B"},        {1023, "1023 B"},       {1024, "1.0 KiB"},
+        {1536, "1.5 KiB"}, {200 * MIB, "200 MiB"}, {UINT64_MAX, "16.0 EiB"},
+    };
+    char buffer[SIZE_TEXT_MAX];
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+        cr_assert_str_eq(size_text(rows[i].bytes, buffer), rows[i].text, "row %zu is '%s'", i, buffer);
+}
+
+Test(fail, keeps_words_beside_the_error)
+{
+    cr_assert_eq(fail(-EINVAL, "%s: bad", "thing"), -EINVAL, "passes the error on");
+    cr_assert_str_eq(fail_text(), "thing: bad", "words are '%s'", fail_text());
+    cr_assert_eq(fail(-EIO, "disk: %s", fail_text()), -EIO, "passes the error on");
+    cr_assert_str_eq(fail_text(), "disk: thing: bad", "its own words may be an argument: '%s'", fail_text());
+    cr_assert_eq(fail_errno(-ENOENT, "kernel"), -ENOENT, "passes the error on");
+    cr_assert_str_eq(fail_text(), "kernel: No such file or directory", "words are '%s'", fail_text());
+}
+
+Test(fail, cuts_long_words)
+{
+    char text[4096];
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    fail_errno(-EIO, "%s", text);
+    cr_assert(strlen(fail_text()) < 512, "bounded");
+    cr_assert_not_null(strstr(fail_text(), "Input/output error"), "the errno's text survives");
+}
+
+Test(io, whole_buffers_and_early_ends)
+{
+    CLEANUP_FD int fd = memfd_create("io", MFD_CLOEXEC);
+    cr_assert(fd >= 0, "memfd");
+    cr_assert_eq(write_full_at(fd, "hello", 5, 3), 0, "writes");
+    char buffer[8] = "";
+    cr_assert_eq(read_full_at(fd, buffer, 5, 3), 0, "reads");
+    cr_assert_arr_eq(buffer, "hello", 5, "what was written");
+    cr_assert_eq(read_full_at(fd, buffer, 6, 3), -EPIPE, "one byte more is past the end");
+    cr_assert_eq(read_full_at(-1, buffer, 1, 0), -EBADF, "an error is returned");
+}
+
+Test(arithmetic, overflow_and_alignment)
+{
+    uint64_t result;
+    cr_assert(add_overflows(UINT64_MAX, 1, &result), "sum wraps");
+    cr_assert_not(add_overflows(UINT64_MAX, 0, &result), "sum fits");
+    cr_assert(mul_overflows(UINT64_C(1) << 32, UINT64_C(1) << 32, &result), "product wraps");
+    cr_assert_eq(align_down(4097, 4096), 4096, "down");
+    cr_assert_eq(align_up(4097, 4096), 8192, "up");
+    cr_assert_eq(align_up(4096, 4096), 4096, "aligned stays");
+}
