@@ -4,6 +4,10 @@ VERSION := 0.1.0
 PREFIX  ?= /usr/local
 BUILD   ?= build
 
+# make V=1 shows the commands.
+Q   := $(if $(V),,@)
+SAY := @$(if $(V),:,printf '  %-3s %s\n')
+
 CC       ?= gcc
 ifeq ($(origin CC),default)
 CC := gcc
@@ -35,14 +39,17 @@ all: $(PROGRAMS) ## build every program (no network needed)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -fPIE -MMD -MP -c $< -o $@
+	$(SAY) CC $<
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIE -MMD -MP -c $< -o $@
 
 $(LIB): $(LIB_OBJ)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(SAY) AR $@
+	$(Q)$(AR) rcs $@ $^
 
 $(BUILD)/volt-vmm: $(VMM_OBJ) $(LIB)
-	$(CC) $(STATIC) $(LDFLAGS) $(VMM_OBJ) $(LIB) $(LIBS) -o $@
+	$(SAY) LD $@
+	$(Q)$(CC) $(STATIC) $(LDFLAGS) $(VMM_OBJ) $(LIB) $(LIBS) -o $@
 
 clean: ## remove what was built
 	rm -rf $(BUILD)

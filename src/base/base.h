@@ -1,4 +1,5 @@
-/* What every folder uses: failing with words, cleanup attributes, checked arithmetic. Knows nothing of VMs. */
+/* What every folder uses: failing with words, cleanup attributes, checked arithmetic. Knows nothing of VMs.
+ */
 #pragma once
 
 #include <errno.h>
@@ -21,30 +22,53 @@
 #define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /*
- * Failing. A function that can fail returns a negative errno value; fail() keeps the words for people beside it
- * and returns its first argument:
+ * Failing. A function that can fail returns a negative errno value; fail() keeps the words for people beside
+ * it and returns its first argument:
  *
  *     return fail(-EINVAL, "%s: not a multiple of 512 bytes (is it truncated?)", path);
  *
  * Words name the thing, the reason and the remedy, with no final full stop. The last words of a thread stay
  * readable through fail_text() until its next fail(). Callers that only pass an error on leave them alone.
  */
-int fail(int negative_errno, const char *format, ...) __attribute__((format(printf, 2, 3), cold));
+#define fail(negative_errno, ...)                                                                            \
+    __extension__({                                                                                          \
+        int error_ = (negative_errno);                                                                       \
+        fail_words(__VA_ARGS__);                                                                             \
+        negative(error_);                                                                                    \
+    })
 
 /* fail() with ": " and the errno's own text appended. `negative_errno` is usually -errno. */
-int fail_errno(int negative_errno, const char *format, ...) __attribute__((format(printf, 2, 3), cold));
+#define fail_errno(negative_errno, ...)                                                                      \
+    __extension__({                                                                                          \
+        int error_ = (negative_errno);                                                                       \
+        fail_errno_words(error_, __VA_ARGS__);                                                               \
+        negative(error_);                                                                                    \
+    })
+
+void fail_words(const char *format, ...) __attribute__((format(printf, 1, 2), cold));
+void fail_errno_words(int negative_errno, const char *format, ...)
+    __attribute__((format(printf, 2, 3), cold));
+
+/* Tells the compiler what fail() promises, so that it knows out-parameters to be set where nothing failed. */
+static inline int negative(int error)
+{
+    if (error >= 0)
+        __builtin_unreachable();
+    return error;
+}
 
 /* The words of this thread's last fail(), never NULL. Valid until the next fail() of this thread. */
 const char *fail_text(void);
 
 /*
- * A failed check of our own invariants ends the process with the place; never used on anything a guest, a file or
- * a client can influence. Always on (unlike assert), so work inside it is done.
+ * A failed check of our own invariants ends the process with the place; never used on anything a guest, a
+ * file or a client can influence. Always on (unlike assert), so work inside it is done.
  */
 #define CHECK(condition) ((condition) ? (void)0 : check_failed(__FILE__, __LINE__, #condition))
 _Noreturn void check_failed(const char *file, int line, const char *condition);
 
-/* Cleanup attributes: run at the end of the scope. A descriptor starts at -1; fd_close() takes -1 as nothing. */
+/* Cleanup attributes: run at the end of the scope. A descriptor starts at -1; fd_close() takes -1 as nothing.
+ */
 #define CLEANUP_FREE __attribute__((cleanup(cleanup_free)))
 #define CLEANUP_FD   __attribute__((cleanup(cleanup_fd)))
 
@@ -72,11 +96,11 @@ static inline int fd_steal(int *fd)
 }
 
 /* Hands a pointer over: returns it and leaves NULL behind. */
-#define ptr_steal(pp)                                                                                                  \
-    __extension__({                                                                                                    \
-        __typeof__(*(pp)) stolen_ = *(pp);                                                                             \
-        *(pp) = NULL;                                                                                                  \
-        stolen_;                                                                                                       \
+#define ptr_steal(pp)                                                                                        \
+    __extension__({                                                                                          \
+        __typeof__(*(pp)) stolen_ = *(pp);                                                                   \
+        *(pp) = NULL;                                                                                        \
+        stolen_;                                                                                             \
     })
 
 /* a + b and a * b; true when the result does not fit. */
@@ -99,15 +123,16 @@ static inline uint64_t align_up(uint64_t value, uint64_t align)
     return align_down(value + (align - 1), align);
 }
 
-/* A size as people write it: digits and an optional K, M, G or T (powers of 1024, either case, "iB" or "B" may
- * follow). -EINVAL with words if it is not one, -ERANGE if it does not fit 64 bits. */
+/* A size as people write it: digits and an optional K, M, G or T (powers of 1024, either case, "iB" or "B"
+ * may follow). -EINVAL with words if it is not one, -ERANGE if it does not fit 64 bits. */
 int size_parse(const char *text, uint64_t *ret_bytes);
 
 /* `bytes` for people ("1.4 GiB", "512 B") in `buffer`, which is returned. */
 #define SIZE_TEXT_MAX 16
 char *size_text(uint64_t bytes, char buffer[SIZE_TEXT_MAX]);
 
-/* Whole buffers: retried on EINTR and short counts. 0, or -errno; -EPIPE (no words) if the file ends early. */
+/* Whole buffers: retried on EINTR and short counts. 0, or -errno; -EPIPE (no words) if the file ends early.
+ */
 int read_full_at(int fd, void *buffer, size_t length, uint64_t offset);
 int write_full_at(int fd, const void *buffer, size_t length, uint64_t offset);
 int write_full(int fd, const void *buffer, size_t length);

@@ -10,25 +10,29 @@ const char *fail_text(void)
     return last_words;
 }
 
-int fail(int negative_errno, const char *format, ...)
+static void set_last_words(const char *words)
+{
+    snprintf(last_words, sizeof(last_words), "%s", words);
+}
+
+void fail_words(const char *format, ...)
 {
     char words[sizeof(last_words)]; /* formatted aside: an argument may be fail_text() itself */
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(words, sizeof(words), format, arguments);
     va_end(arguments);
-    memcpy(last_words, words, sizeof(words));
-    return negative_errno;
+    set_last_words(words);
 }
 
-int fail_errno(int negative_errno, const char *format, ...)
+void fail_errno_words(int negative_errno, const char *format, ...)
 {
-    char words[sizeof(last_words)];
+    char words[400];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(words, sizeof(words), format, arguments);
     va_end(arguments);
-    return fail(negative_errno, "%.400s: %s", words, strerror(-negative_errno));
+    fail_words("%s: %s", words, strerror(-negative_errno));
 }
 
 void check_failed(const char *file, int line, const char *condition)

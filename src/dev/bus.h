@@ -4,9 +4,8 @@
  *   vcpu thread: KVM_RUN exits with an access ──► bus_access()
  *        │ the device can answer from atomics (fast_read, fast_write): done, the loop is not disturbed
  *        │ a write: posted to the mailbox, the vCPU goes on at once (order is kept)
- *        │ a read, or a write that the device marks as waited for: posted, the vCPU sleeps until the loop answers
- *        ▼
- *   loop thread: device->read / device->write, one after the other: no device needs a lock
+ *        │ a read, or a write that the device marks as waited for: posted, the vCPU sleeps until the loop
+ * answers ▼ loop thread: device->read / device->write, one after the other: no device needs a lock
  *
  * Accesses that no device claims read as all ones and write into nothing, as on a PC.
  */
@@ -26,15 +25,17 @@ struct bus_ops {
     uint64_t (*read)(void *device, uint64_t offset, unsigned length);
     /* Loop thread. Required. */
     void (*write)(void *device, uint64_t offset, unsigned length, uint64_t value);
-    /* vCPU threads, several at once: answer from atomics alone and return true, or return false and the access goes to
-     * the loop. Optional. */
+    /* vCPU threads, several at once: answer from atomics alone and return true, or return false and the
+     * access goes to the loop. Optional. */
     bool (*fast_read)(void *device, uint64_t offset, unsigned length, uint64_t *ret_value);
     bool (*fast_write)(void *device, uint64_t offset, unsigned length, uint64_t value);
-    /* vCPU threads: true if the guest must not go on before the device has finished with this write (a reset: the guest
-     * may reuse the memory of requests right after it). Such a write ends with write_waited(), not write(), on the
-     * loop thread, and the device calls bus_done(waiter) at once or later. Both optional, but together. */
+    /* vCPU threads: true if the guest must not go on before the device has finished with this write (a reset:
+     * the guest may reuse the memory of requests right after it). Such a write ends with write_waited(), not
+     * write(), on the loop thread, and the device calls bus_done(waiter) at once or later. Both optional, but
+     * together. */
     bool (*write_waits)(void *device, uint64_t offset, unsigned length, uint64_t value);
-    void (*write_waited)(void *device, uint64_t offset, unsigned length, uint64_t value, struct bus_waiter *waiter);
+    void (*write_waited)(void *device, uint64_t offset, unsigned length, uint64_t value,
+                         struct bus_waiter *waiter);
 };
 
 int bus_new(struct loop *loop, struct bus **ret_bus);
@@ -52,6 +53,3 @@ void bus_settle(struct bus *bus);
 
 /* Loop thread: the write that `waiter` waits for is done. Once per write_waited(). */
 void bus_done(struct bus_waiter *waiter);
-
-/* Loop thread, at the end: nothing is answered any more, and no vCPU is left waiting. */
-void bus_close(struct bus *bus);

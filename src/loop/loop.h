@@ -1,12 +1,12 @@
 /*
  * The loop: one io_uring, one thread, and everything that can wait is an op in it.
  *
- * An op is embedded in its owner and lives until its `done` has run for the last time (a multishot op: until a
- * completion without LOOP_MORE). done() runs on the loop thread, inside loop_run(). Every function here is for the
- * loop thread alone, except loop_post() in mailbox.h.
+ * An op is embedded in its owner and lives until its `done` has run for the last time (a multishot op: until
+ * a completion without LOOP_MORE). done() runs on the loop thread, inside loop_run(). Every function here is
+ * for the loop thread alone, except loop_post() in mailbox.h.
  *
- * Submission is lazy: an op started here reaches the kernel with the loop's next io_uring_enter, together with all
- * others started since, so a batch of guest requests is one system call.
+ * Submission is lazy: an op started here reaches the kernel with the loop's next io_uring_enter, together
+ * with all others started since, so a batch of guest requests is one system call.
  */
 #pragma once
 
@@ -16,8 +16,8 @@
 struct loop;
 struct loop_op;
 
-/* `result`: what the system call would have returned: >= 0, or a negative errno (-ECANCELED after loop_cancel()).
- * `flags`: LOOP_MORE while a multishot op stays armed. */
+/* `result`: what the system call would have returned: >= 0, or a negative errno (-ECANCELED after
+ * loop_cancel()). `flags`: LOOP_MORE while a multishot op stays armed. */
 typedef void loop_done(struct loop_op *op, int result, unsigned flags);
 #define LOOP_MORE 1u
 
@@ -27,38 +27,44 @@ struct loop_op {
 };
 
 /*
- * Makes a loop of its own ring. -EPERM and -ENOSYS come with words that name the sysctl or the kernel version.
- * The thread that calls this is the loop thread. `entries`: SQEs that one batch may hold (a full queue is submitted
- * early, never an error).
+ * Makes a loop of its own ring. -EPERM and -ENOSYS come with words that name the sysctl or the kernel
+ * version. The thread that calls this is the loop thread. `entries`: SQEs that one batch may hold (a full
+ * queue is submitted early, never an error).
  */
 int loop_new(unsigned entries, struct loop **ret_loop);
 void loop_free(struct loop *loop);
 
-/* Runs until loop_stop(); returns the value given to it, or a negative errno with words if the ring itself fails. */
+/* Runs until loop_stop(); returns the value given to it, or a negative errno with words if the ring itself
+ * fails. */
 int loop_run(struct loop *loop);
 void loop_stop(struct loop *loop, int value);
 
-/* Called once per turn after completions were handled and before the loop sleeps, in the order of registration.
- * For work that gathers over a batch (raising an interrupt once for many requests). `hook` is owned by the caller and
- * must live as long as the loop. */
+/* Called once per turn after completions were handled and before the loop sleeps, in the order of
+ * registration. For work that gathers over a batch (raising an interrupt once for many requests). `hook` is
+ * owned by the caller and must live as long as the loop. */
 struct loop_hook {
     void (*run)(struct loop_hook *hook);
     struct loop_hook *next;
 };
 void loop_before_sleep(struct loop *loop, struct loop_hook *hook);
 
-/* Starting ops. `op->in_flight` must be false. Buffers, iovec arrays and descriptors stay the caller's and must live
- * until completion. Offsets and lengths in bytes; offset -1 is the file's own position (pipes, terminals). */
+/* Starting ops. `op->in_flight` must be false. Buffers, iovec arrays and descriptors stay the caller's and
+ * must live until completion. Offsets and lengths in bytes; offset -1 is the file's own position (pipes,
+ * terminals). */
 void loop_read(struct loop *loop, struct loop_op *op, int fd, void *buffer, uint32_t length, uint64_t offset);
-void loop_write(struct loop *loop, struct loop_op *op, int fd, const void *buffer, uint32_t length, uint64_t offset);
-void loop_readv(struct loop *loop, struct loop_op *op, int fd, const struct iovec *iov, unsigned count, uint64_t offset);
-void loop_writev(struct loop *loop, struct loop_op *op, int fd, const struct iovec *iov, unsigned count, uint64_t offset);
+void loop_write(struct loop *loop, struct loop_op *op, int fd, const void *buffer, uint32_t length,
+                uint64_t offset);
+void loop_readv(struct loop *loop, struct loop_op *op, int fd, const struct iovec *iov, unsigned count,
+                uint64_t offset);
+void loop_writev(struct loop *loop, struct loop_op *op, int fd, const struct iovec *iov, unsigned count,
+                 uint64_t offset);
 void loop_fdatasync(struct loop *loop, struct loop_op *op, int fd);
-void loop_fallocate(struct loop *loop, struct loop_op *op, int fd, int mode, uint64_t offset, uint64_t length);
+void loop_fallocate(struct loop *loop, struct loop_op *op, int fd, int mode, uint64_t offset,
+                    uint64_t length);
 
-/* Readiness, `events` as in poll(2); the result is the mask. loop_watch() stays armed (LOOP_MORE) and is edge-like:
- * each wake-up of the file is a completion, the file's state need not be drained for the next one. It must be
- * started again when a completion comes without LOOP_MORE (kernels before 5.13 always). */
+/* Readiness, `events` as in poll(2); the result is the mask. loop_watch() stays armed (LOOP_MORE) and is
+ * edge-like: each wake-up of the file is a completion, the file's state need not be drained for the next one.
+ * It must be started again when a completion comes without LOOP_MORE (kernels before 5.13 always). */
 void loop_poll(struct loop *loop, struct loop_op *op, int fd, uint32_t events);
 void loop_watch(struct loop *loop, struct loop_op *op, int fd, uint32_t events);
 
@@ -69,7 +75,8 @@ struct loop_timer {
 };
 void loop_timer_start(struct loop *loop, struct loop_timer *timer, uint64_t nanoseconds);
 
-/* Asks for an op's end. It still completes, with its result or -ECANCELED, and only then may its memory go. */
+/* Asks for an op's end. It still completes, with its result or -ECANCELED, and only then may its memory go.
+ */
 void loop_cancel(struct loop *loop, struct loop_op *op);
 
 /* libev for the control plane, run from the ring: created at the first call, and until then costs nothing. */

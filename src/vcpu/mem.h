@@ -5,8 +5,8 @@
  *   [ low region           ] |  devices, IOAPIC,  | [ high region: what does not fit below the gap ]
  *                            |  LAPIC             |
  *
- * A guest address is its own type and cannot be dereferenced. guest_mem_at() turns (gpa, length) into a pointer or
- * NULL; overflow, holes and region ends are checked there and nowhere else (design invariant 1).
+ * A guest address is its own type and cannot be dereferenced. guest_mem_at() turns (gpa, length) into a
+ * pointer or NULL; overflow, holes and region ends are checked there and nowhere else (design invariant 1).
  */
 #pragma once
 
@@ -50,15 +50,16 @@ struct guest_mem {
 
 /*
  * Maps `size` bytes of guest memory: anonymous, private, demand-paged, not reserved, aligned to 2 MiB.
- * -EINVAL size of 0, unaligned or beyond GUEST_MEM_MAX; -ENOMEM the host has not got it (hugetlb pool empty, address
- * space or overcommit limit), with words. The caller owns *ret_mem and ends it with guest_mem_free().
+ * -EINVAL size of 0, unaligned or beyond GUEST_MEM_MAX; -ENOMEM the host has not got it (hugetlb pool empty,
+ * address space or overcommit limit), with words. The caller owns *ret_mem and ends it with guest_mem_free().
  */
 int guest_mem_new(uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem);
 void guest_mem_free(struct guest_mem *mem);
 
 /*
- * The gate: the host address of guest bytes [at, at + length), or NULL if any of them is not RAM. A length of 0 is
- * NULL. Any thread. What is behind the pointer changes under the reader's hands: copy once, then check the copy.
+ * The gate: the host address of guest bytes [at, at + length), or NULL if any of them is not RAM. A length of
+ * 0 is NULL. Any thread. What is behind the pointer changes under the reader's hands: copy once, then check
+ * the copy.
  */
 void *guest_mem_at(const struct guest_mem *mem, gpa_t at, uint64_t length);
 

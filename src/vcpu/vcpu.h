@@ -1,6 +1,6 @@
 /*
- * /dev/kvm: the VM, its vCPUs and their threads. A vCPU thread runs KVM_RUN and hands every access of the guest to one
- * function; it knows no device.
+ * /dev/kvm: the VM, its vCPUs and their threads. A vCPU thread runs KVM_RUN and hands every access of the
+ * guest to one function; it knows no device.
  */
 #pragma once
 
@@ -11,7 +11,8 @@ struct kvm_run;
 
 enum vcpu_space { VCPU_MMIO, VCPU_PORT };
 
-/* One access of the guest, on the vCPU's thread. For a read, `value` is the answer. `length` is 1, 2, 4 or 8. */
+/* One access of the guest, on the vCPU's thread. For a read, `value` is the answer. `length` is 1, 2, 4 or 8.
+ */
 struct vcpu_access {
     enum vcpu_space space;
     bool is_write;
@@ -42,7 +43,6 @@ struct vcpu {
     int fd;
     struct kvm_run *run;
     pthread_t thread;
-    bool started;
 };
 
 struct vm {
@@ -58,10 +58,10 @@ struct vm {
 #define VM_CPUS_MAX 254u /* 8-bit APIC ids; 255 is broadcast */
 
 /*
- * Makes the VM: memory slots first, then irqchip and PIT, then vCPUs with CPUID and MSRs set (the order matters: slots
- * set after the irqchip wait for a grace period on new kernels). Every capability it stands on is probed; errors name
- * the ioctl. -ENODEV, -EACCES, -EBUSY from opening /dev/kvm come with the remedy. `mem` is lent for the VM's life.
- * Ends with vm_free(), also after failure of a later step.
+ * Makes the VM: memory slots first, then irqchip and PIT, then vCPUs with CPUID and MSRs set (the order
+ * matters: slots set after the irqchip wait for a grace period on new kernels). Every capability it stands on
+ * is probed; errors name the ioctl. -ENODEV, -EACCES, -EBUSY from opening /dev/kvm come with the remedy.
+ * `mem` is lent for the VM's life. Ends with vm_free(), also after failure of a later step.
  */
 int vm_new(const struct guest_mem *mem, unsigned cpu_count, struct vm *ret_vm);
 void vm_free(struct vm *vm);
@@ -69,8 +69,9 @@ void vm_free(struct vm *vm);
 /* Registers: vCPU 0 enters a PVH kernel at `entry` with EBX = `start_info`; the others wait for INIT/SIPI. */
 int vm_set_pvh_entry(struct vm *vm, gpa_t entry, gpa_t start_info);
 
-/* Writes to `at` (guest physical, 4 bytes) of value `datamatch` signal `event_fd` inside KVM and never exit. */
+/* Writes to `at` (guest physical, 4 bytes) of value `datamatch` signal `event_fd` inside KVM and never exit.
+ */
 int vm_add_ioeventfd(struct vm *vm, gpa_t at, uint32_t datamatch, int event_fd);
 
-/* Starts one thread per vCPU. `callbacks` is lent until vm_stop() returned. */
+/* Starts one thread per vCPU. `callbacks` is lent until the process ends. */
 int vm_start(struct vm *vm, const struct vcpu_callbacks *callbacks);

@@ -1,0 +1,105 @@
+#include "vcpu/mem.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#ifndef MAP_HUGE_2MB
+#define MAP_HUGE_2MB (21 << 26) /* log2 of the page size in the flag's high bits: linux/mman.h */
+#endif
+
+/* Maps `size` bytes aligned to 2 MiB, so that a huge page in the guest can be one on the host. */
+static int map_aligned(uint64_t size, enum guest_pages pages, uint8_t **ret_host)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+    if (pages == GUEST_PAGES_HUGETLB) {
+        /* Reserved at once: a pool that runs empty later would be a SIGBUS in the middle of the guest. */
+        void *huge = mmap(NULL, size, PROT_READ | PROT_WRITE, flags | MAP_HUGETLB | MAP_HUGE_2MB, -1, 0);
+        char text[SIZE_TEXT_MAX];
+        if (huge == MAP_FAILED)
+            return fail_errno(
+                -errno,
+                "%s of 2 MiB huge pages are not to be had (see HugePages_Free in /proc/meminfo; "
+                "add some: sysctl vm.nr_hugepages=%llu)",
+                size_text(size, text), (unsigned long long)(size / (2 * MIB)));
+        *ret_host = huge;
+        return 0;
+    }
+
+    uint8_t *wide = mmap(NULL, size + GUEST_MEM_ALIGN, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, -1, 0);
+    char text[SIZE_TEXT_MAX];
+    if (wide == MAP_FAILED)
+        return fail_errno(-errno, "no %s of memory for the guest (see ulimit -v and vm.overcommit_memory)",
+                          size_text(size, text));
+    uint8_t *aligned = (uint8_t *)align_up((uintptr_t)wide, GUEST_MEM_ALIGN);
+    size_t before = (size_t)(aligned - wide);
+    if (before)
+        munmap(wide, before);
+    munmap(aligned + size, GUEST_MEM_ALIGN - before);
+
+    /* Both are advice: a host without transparent huge pages says EINVAL and serves small ones. */
+    madvise(aligned, size, pages == GUEST_PAGES_THP_ON ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    *ret_host = aligned;
+    return 0;
+}
+
+int guest_mem_new(uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem)
+{
+    char text[SIZE_TEXT_MAX];
+    if (size == 0 || size % GUEST_MEM_ALIGN || size > GUEST_MEM_MAX)
+        return fail(-EINVAL, "a guest cannot have %s of memory: give a multiple of 2M, at most 1024G",
+                    size_text(size, text));
+
+    uint8_t *host = NULL;
+    int r = map_aligned(size, pages, &host);
+    if (r < 0)
+        return r;
+    madvise(host, size, MADV_DONTDUMP); /* a core dump of the monitor must not carry a guest's memory */
+
+    uint64_t low = MIN(size, GUEST_GAP_START);
+    *ret_mem = (struct guest_mem){.size = size, .region_count = 1};
+    ret_mem->regions[0] = (struct guest_region){.start = gpa(0), .size = low, .host = host};
+    if (size > low) {
+        ret_mem->regions[1] =
+            (struct guest_region){.start = gpa(GUEST_GAP_END), .size = size - low, .host = host + low};
+        ret_mem->region_count = 2;
+    }
+    return 0;
+}
+
+void guest_mem_free(struct guest_mem *mem)
+{
+    if (mem->region_count)
+        munmap(mem->regions[0].host, mem->size);
+    *mem = (struct guest_mem){0};
+}
+
+void *guest_mem_at(const struct guest_mem *mem, gpa_t at, uint64_t length)
+{
+    for (unsigned i = 0; i < mem->region_count; i++) {
+        const struct guest_region *region = &mem->regions[i];
+        if (at.value < region->start.value)
+            continue;
+        uint64_t offset = at.value - region->start.value;
+        if (offset < region->size && length > 0 && length <= region->size - offset)
+            return region->host + offset;
+    }
+    return NULL;
+}
+
+int guest_mem_read(const struct guest_mem *mem, gpa_t from, void *to, uint64_t length)
+{
+    const void *host = guest_mem_at(mem, from, length);
+    if (!host)
+        return -EFAULT;
+    memcpy(to, host, length);
+    return 0;
+}
+
+int guest_mem_write(const struct guest_mem *mem, gpa_t to, const void *from, uint64_t length)
+{
+    void *host = guest_mem_at(mem, to, length);
+    if (!host)
+        return -EFAULT;
+    memcpy(host, from, length);
+    return 0;
+}

@@ -1,0 +1,197 @@
+#include "vcpu/internal.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+/* Three pages below the IOAPIC's and BIOS area that Intel's VMX borrows for real mode (KVM_SET_TSS_ADDR), and
+ * one before them for its identity map: not RAM in any layout of ours. */
+#define KVM_TSS_GPA          0xfffbd000u
+#define KVM_IDENTITY_MAP_GPA 0xfffbc000u
+
+int kvm_ioctl(int fd, unsigned long request, void *argument)
+{
+    return kvm_ioctl_value(fd, request, (unsigned long)argument);
+}
+
+int kvm_ioctl_value(int fd, unsigned long request, unsigned long argument)
+{
+    int r;
+    do
+        r = ioctl(fd, request, argument);
+    while (r < 0 && (errno == EINTR || errno == EAGAIN));
+    return r < 0 ? -errno : r;
+}
+
+static int open_kvm(int *ret_fd)
+{
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (fd >= 0) {
+        *ret_fd = fd;
+        return 0;
+    }
+    int error = -errno;
+    if (error == -ENOENT || error == -ENODEV || error == -ENXIO)
+        return fail(
+            -ENODEV,
+            "/dev/kvm is not there (load kvm_amd or kvm_intel; in a VM, turn nested virtualisation on)");
+    if (error == -EACCES || error == -EPERM)
+        return fail(error,
+                    "/dev/kvm may not be opened (be in the group kvm: adduser $USER kvm, then log in again)");
+    return fail_errno(error, "/dev/kvm");
+}
+
+/* What this machine cannot do without. */
+static int probe_capabilities(int kvm_fd)
+{
+    static const struct {
+        int capability;
+        const char *name;
+    } needed[] = {
+        {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
+        {KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"},
+        {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
+        {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
+        {KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"},
+        {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
+        {KVM_CAP_PIT2, "KVM_CAP_PIT2"},
+    };
+    int version = kvm_ioctl_value(kvm_fd, KVM_GET_API_VERSION, 0);
+    if (version != KVM_API_VERSION)
+        return fail(-ENOTSUP, "KVM_GET_API_VERSION: %d, and only %d is known", version, KVM_API_VERSION);
+    for (unsigned i = 0; i < ARRAY_SIZE(needed); i++)
+        if (kvm_ioctl_value(kvm_fd, KVM_CHECK_EXTENSION, (unsigned long)needed[i].capability) <= 0)
+            return fail(-ENOTSUP, "this host's KVM has no %s (Linux 5.10 or newer is needed)",
+                        needed[i].name);
+    return 0;
+}
+
+static int set_memory(const struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->mem->region_count; i++) {
+        const struct guest_region *region = &vm->mem->regions[i];
+        struct kvm_userspace_memory_region slot = {
+            .slot = i,
+            .guest_phys_addr = region->start.value,
+            .memory_size = region->size,
+            .userspace_addr = (uintptr_t)region->host,
+        };
+        int r = kvm_ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot);
+        if (r < 0)
+            return fail_errno(r, "KVM_SET_USER_MEMORY_REGION of slot %u", i);
+    }
+    return 0;
+}
+
+/* All memory slots come before the irqchip: after it a slot waits for a grace period on new kernels (7 ms).
+ */
+static int make_machine(struct vm *vm)
+{
+    int r = kvm_ioctl_value(vm->kvm_fd, KVM_CREATE_VM, 0);
+    if (r < 0)
+        return fail_errno(r, "KVM_CREATE_VM");
+    vm->fd = r;
+    uint64_t identity_map = KVM_IDENTITY_MAP_GPA;
+    r = kvm_ioctl(vm->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map);
+    if (r < 0)
+        return fail_errno(r, "KVM_SET_IDENTITY_MAP_ADDR");
+    r = kvm_ioctl_value(vm->fd, KVM_SET_TSS_ADDR, KVM_TSS_GPA);
+    if (r < 0)
+        return fail_errno(r, "KVM_SET_TSS_ADDR");
+    r = set_memory(vm);
+    if (r < 0)
+        return r;
+    r = kvm_ioctl_value(vm->fd, KVM_CREATE_IRQCHIP, 0);
+    if (r < 0)
+        return fail_errno(r, "KVM_CREATE_IRQCHIP");
+    struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
+    r = kvm_ioctl(vm->fd, KVM_CREATE_PIT2, &pit);
+    return r < 0 ? fail_errno(r, "KVM_CREATE_PIT2") : 0;
+}
+
+static int make_cpu(struct vm *vm, unsigned index, struct kvm_cpuid2 *cpuid)
+{
+    struct vcpu *cpu = &vm->cpus[index];
+    int r = kvm_ioctl_value(vm->fd, KVM_CREATE_VCPU, index);
+    if (r < 0)
+        return fail_errno(r, "KVM_CREATE_VCPU %u", index);
+    cpu->fd = r;
+    cpu->run = mmap(NULL, vm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, cpu->fd, 0);
+    if (cpu->run == MAP_FAILED) {
+        cpu->run = NULL;
+        return fail_errno(-errno, "mapping the kvm_run of vCPU %u", index);
+    }
+    r = cpuid_set(cpu, cpuid); /* before MSRs: newer kernels check those against it */
+    if (r < 0)
+        return r;
+    r = cpu_set_msrs(cpu);
+    if (r < 0)
+        return r;
+    return cpu_set_lapic(cpu);
+}
+
+static int make_cpus(struct vm *vm)
+{
+    int limit = kvm_ioctl_value(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
+    if (limit > 0 && vm->cpu_count > (unsigned)limit)
+        return fail(-EINVAL, "%u CPUs: this host's KVM has at most %d for a VM", vm->cpu_count, limit);
+    int size = kvm_ioctl_value(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+    if (size < (int)sizeof(struct kvm_run))
+        return fail(-ENOTSUP, "KVM_GET_VCPU_MMAP_SIZE: %d", size);
+    vm->run_size = (size_t)size;
+
+    CLEANUP_FREE struct kvm_cpuid2 *cpuid = NULL;
+    int r = cpuid_prepare(vm->kvm_fd, &cpuid);
+    for (unsigned i = 0; r >= 0 && i < vm->cpu_count; i++)
+        r = make_cpu(vm, i, cpuid);
+    return r;
+}
+
+int vm_new(const struct guest_mem *mem, unsigned cpu_count, struct vm *ret_vm)
+{
+    if (cpu_count == 0 || cpu_count > VM_CPUS_MAX)
+        return fail(-EINVAL, "%u CPUs: a VM has 1 to %u", cpu_count, VM_CPUS_MAX);
+    struct vm *vm = ret_vm;
+    *vm = (struct vm){.kvm_fd = -1, .fd = -1, .mem = mem, .cpu_count = cpu_count};
+    vm->cpus = calloc(cpu_count, sizeof(*vm->cpus));
+    if (!vm->cpus)
+        return fail(-ENOMEM, "no memory for %u vCPUs", cpu_count);
+    for (unsigned i = 0; i < cpu_count; i++)
+        vm->cpus[i] = (struct vcpu){.vm = vm, .index = i, .fd = -1};
+
+    int r = open_kvm(&vm->kvm_fd);
+    if (r >= 0)
+        r = probe_capabilities(vm->kvm_fd);
+    if (r >= 0)
+        r = make_machine(vm);
+    if (r >= 0)
+        r = make_cpus(vm);
+    return r < 0 ? r : 0;
+}
+
+void vm_free(struct vm *vm)
+{
+    for (unsigned i = 0; vm->cpus && i < vm->cpu_count; i++) {
+        if (vm->cpus[i].run)
+            munmap(vm->cpus[i].run, vm->run_size);
+        cleanup_fd(&vm->cpus[i].fd);
+    }
+    free(vm->cpus);
+    vm->cpus = NULL;
+    cleanup_fd(&vm->fd);
+    cleanup_fd(&vm->kvm_fd);
+}
+
+int vm_add_ioeventfd(struct vm *vm, gpa_t at, uint32_t datamatch, int event_fd)
+{
+    struct kvm_ioeventfd event = {
+        .datamatch = datamatch,
+        .addr = at.value,
+        .len = sizeof(uint32_t),
+        .fd = event_fd,
+        .flags = KVM_IOEVENTFD_FLAG_DATAMATCH,
+    };
+    int r = kvm_ioctl(vm->fd, KVM_IOEVENTFD, &event);
+    return r < 0 ? fail_errno(r, "KVM_IOEVENTFD at 0x%llx", (unsigned long long)at.value) : 0;
+}
