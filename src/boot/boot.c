@@ -1,0 +1,81 @@
+#include "boot/boot.h"
+
+#include "boot/elf.h"
+#include "boot/pvh.h"
+#include "dev/layout.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* True if `word` stands in the kernel's part of the line: what follows "--" is for init. */
+static bool line_has(const char *line, const char *word)
+{
+    size_t length = strlen(word);
+    for (;;) {
+        line += strspn(line, " \t\n");
+        size_t n = strcspn(line, " \t\n");
+        if (n == 0 || (n == 2 && memcmp(line, "--", 2) == 0))
+            return false;
+        if (n == length && memcmp(line, word, n) == 0)
+            return true;
+        line += n;
+    }
+}
+
+int boot_cmdline(const struct boot_config *config, char ret_line[BOOT_CMDLINE_SIZE])
+{
+    char line[BOOT_CMDLINE_SIZE];
+    size_t length = 0;
+    unsigned words = line_has(config->cmdline, "acpi=off") ? config->virtio_count : 0;
+    for (unsigned slot = 0; slot < words && length < sizeof(line); slot++)
+        length +=
+            (size_t)snprintf(line + length, sizeof(line) - length, "virtio_mmio.device=4K@0x%llx:%u ",
+                             (unsigned long long)layout_virtio_gpa(slot).value, layout_virtio_gsi(slot));
+    if (length < sizeof(line))
+        length += (size_t)snprintf(line + length, sizeof(line) - length, "%s", config->cmdline);
+    if (length >= sizeof(line))
+        return fail(-E2BIG, "the kernel's command line is longer than the %d bytes that kernels read%s",
+                    BOOT_CMDLINE_SIZE - 1,
+                    words > 0 ? ", with a word for each device that acpi=off needs (leave out acpi=off?)"
+                              : "");
+    memcpy(ret_line, line, length + 1);
+    return 0;
+}
+
+static int load_kernel(const struct boot_config *config, const struct guest_mem *mem,
+                       struct elf_image *ret_image)
+{
+    struct stat status;
+    if (fstat(config->kernel_fd, &status) < 0)
+        return fail_errno(-errno, "%s: cannot be looked at", config->kernel_name);
+    if (!S_ISREG(status.st_mode))
+        return fail(-ENOEXEC, "%s: not a file (give a vmlinux or a bzImage)", config->kernel_name);
+    struct kernel_source file = {
+        .name = config->kernel_name,
+        .fd = config->kernel_fd,
+        .length = (uint64_t)status.st_size,
+    };
+    return elf_load(&file, mem, ret_image);
+}
+
+int boot_load(const struct boot_config *config, const struct guest_mem *mem, struct boot_entry *ret_entry)
+{
+    char line[BOOT_CMDLINE_SIZE];
+    struct elf_image image;
+    struct pvh_initrd initrd;
+    int error = boot_cmdline(config, line);
+    if (!error)
+        error = guest_mem_write(mem, gpa(LAYOUT_CMDLINE_GPA), line, strlen(line) + 1);
+    if (!error)
+        error = load_kernel(config, mem, &image);
+    if (!error)
+        error = pvh_load_initrd(config->initrd_fd, config->initrd_name, image.end, mem, &initrd);
+    if (!error)
+        error = pvh_write(mem, &initrd);
+    if (error)
+        return error;
+    *ret_entry =
+        (struct boot_entry){.kernel_entry = gpa(image.entry), .start_info = gpa(LAYOUT_PVH_INFO_GPA)};
+    return 0;
+}
