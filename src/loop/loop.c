@@ -229,6 +229,7 @@ int loop_run(struct loop *loop)
             return fail_errno(r, "io_uring_enter");
         handle_completions(loop);
     }
+    loop->stopped = false;
     return loop->stop_value;
 }
 
