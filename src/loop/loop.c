@@ -217,6 +217,7 @@ static void handle_completions(struct loop *loop)
 
 int loop_run(struct loop *loop)
 {
+    loop->stopped = false;
     while (!loop->stopped) {
         for (struct loop_hook *hook = loop->hooks; hook; hook = hook->next)
             hook->run(hook);

@@ -34,8 +34,9 @@ struct loop_op {
 int loop_new(unsigned entries, struct loop **ret_loop);
 void loop_free(struct loop *loop);
 
-/* Runs until loop_stop(); returns the value given to it, or a negative errno with words if the ring itself
- * fails. May be called again: at the end, devices wait so for what they have in flight. */
+/* Runs until loop_stop() (and may be run again after that); returns the value given to it, or a negative
+ * errno with words if the ring itself fails. May be called again: at the end, devices wait so for what they
+ * have in flight. */
 int loop_run(struct loop *loop);
 void loop_stop(struct loop *loop, int value);
 
