@@ -27,6 +27,11 @@ enum tx_state {
     TX_NOW,   /* it was told to write, or is writing */
 };
 
+/* How Linux begins its last words (kernel/panic.c). Its first letter comes once in it, so that a mismatch can
+ * only be the first letter again. */
+static const char panic_words[] = "Kernel panic - not syncing";
+#define PANIC_LENGTH (sizeof(panic_words) - 1)
+
 struct uart {
     struct loop *loop;
     struct uart_config config;
@@ -40,6 +45,7 @@ struct uart {
     _Atomic int tx_state;  /* enum tx_state */
     _Atomic bool rx_waits; /* the loop reads no input and is to be told when it may: see input_may_start() */
     _Atomic uint64_t dropped;
+    _Atomic uint8_t panic_matched; /* characters of panic_words that were the last to be transmitted */
     struct byte_ring tx, rx;
 
     /* Loop thread. */
@@ -91,6 +97,15 @@ static bool input_may_start(struct uart *uart)
     return listens && byte_ring_used(&uart->rx) <= RX_RESUME;
 }
 
+static void look_for_panic(struct uart *uart, uint8_t byte)
+{
+    uint8_t matched = atomic_load_explicit(&uart->panic_matched, memory_order_relaxed);
+    if (matched == PANIC_LENGTH)
+        return;
+    matched = byte == (uint8_t)panic_words[matched] ? matched + 1 : byte == (uint8_t)panic_words[0];
+    atomic_store_explicit(&uart->panic_matched, matched, memory_order_relaxed);
+}
+
 /* True if the loop has to be told of this character. */
 static bool transmit(struct uart *uart, uint8_t byte)
 {
@@ -98,6 +113,7 @@ static bool transmit(struct uart *uart, uint8_t byte)
         byte_ring_put(&uart->rx, byte); /* a full receiver overruns: the character is lost, as in the chip */
         return false;
     }
+    look_for_panic(uart, byte);
     if (!atomic_load(&uart->has_output))
         return false;
     if (!byte_ring_put(&uart->tx, byte)) {
@@ -479,6 +495,11 @@ void uart_close(struct uart *uart)
 uint64_t uart_dropped(const struct uart *uart)
 {
     return atomic_load(&uart->dropped);
+}
+
+bool uart_saw_panic(const struct uart *uart)
+{
+    return atomic_load(&uart->panic_matched) == PANIC_LENGTH;
 }
 
 void uart_free(struct uart *uart)

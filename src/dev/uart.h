@@ -34,14 +34,17 @@ int uart_new(struct loop *loop, const struct uart_config *config, struct uart **
 int uart_attach(struct uart *uart, struct bus *bus, struct irq_lines *lines);
 
 /*
- * Loop thread, at the end, after the vCPUs have stopped: what the guest said last goes out and nothing is in
- * flight afterwards. Runs the loop for as long as that takes, a second at most for a reader that does not
- * drain.
+ * Loop thread, at the end: when loop_run() has returned and the vCPUs have stopped. What the guest said last
+ * goes out and nothing is in flight afterwards. Runs the loop for as long as that takes, a second at most for
+ * a reader that does not drain; so never from inside a completion.
  */
 void uart_close(struct uart *uart);
 
 /* Characters of the guest that no reader took in time, so far. Any thread. */
 uint64_t uart_dropped(const struct uart *uart);
+
+/* True once the guest's kernel has said that it panicked. Any thread. */
+bool uart_saw_panic(const struct uart *uart);
 
 /* After uart_close(), or when uart_attach() was never called. NULL is nothing. */
 void uart_free(struct uart *uart);
