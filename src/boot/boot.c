@@ -1,6 +1,8 @@
 #include "boot/boot.h"
 
+#include "boot/acpi.h"
 #include "boot/elf.h"
+#include "boot/mptable.h"
 #include "boot/pvh.h"
 #include "dev/layout.h"
 
@@ -73,6 +75,10 @@ int boot_load(const struct boot_config *config, const struct guest_mem *mem, str
         error = pvh_load_initrd(config->initrd_fd, config->initrd_name, image.end, mem, &initrd);
     if (!error)
         error = pvh_write(mem, &initrd);
+    if (!error)
+        error = mptable_write(mem, config->cpu_count);
+    if (!error)
+        error = acpi_write(mem, config);
     if (error)
         return error;
     *ret_entry =

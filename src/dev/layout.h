@@ -7,10 +7,11 @@
 #define LAYOUT_GDT_GPA        UINT64_C(0x500)
 #define LAYOUT_PVH_INFO_GPA   UINT64_C(0x6000)   /* hvm_start_info, module list, memory map: one page */
 #define LAYOUT_CMDLINE_GPA    UINT64_C(0x20000)  /* 64 KiB are free here */
-#define LAYOUT_MPTABLE_GPA    UINT64_C(0x9fc00)  /* last KiB of base memory: where kernels look (MP spec 1.4, 4) */
-#define LAYOUT_MPTABLE_END    UINT64_C(0xa0000)
+#define LAYOUT_MPTABLE_GPA    UINT64_C(0x9fc00)  /* its pointer, where kernels look: last KiB of base memory (MP spec 1.4, 4) */
 #define LAYOUT_ACPI_GPA       UINT64_C(0xe0000)  /* RSDP here: also found by scanning (ACPI 6.4, 5.2.5.1) */
-#define LAYOUT_ACPI_END       UINT64_C(0x100000)
+#define LAYOUT_ACPI_END       UINT64_C(0xf0000)
+#define LAYOUT_MPCONFIG_GPA   UINT64_C(0xf0000)  /* what the pointer at LAYOUT_MPTABLE_GPA points to */
+#define LAYOUT_MPCONFIG_END   UINT64_C(0x100000)
 #define LAYOUT_HIGH_RAM_GPA   UINT64_C(0x100000)
 
 /* virtio-mmio devices: one page each from here up, in the gap below 4 GiB. */
@@ -49,4 +50,13 @@ static inline unsigned layout_virtio_gsi(unsigned slot)
 static inline gpa_t layout_virtio_gpa(unsigned slot)
 {
     return gpa(LAYOUT_VIRTIO_BASE + slot * LAYOUT_VIRTIO_STRIDE);
+}
+
+/* How the IOAPIC is to take a line: virtio's and the GED's as levels, those of a PC's own devices as edges. */
+static inline bool layout_gsi_is_level(unsigned gsi)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(layout_virtio_gsis); i++)
+        if (layout_virtio_gsis[i] == gsi)
+            return true;
+    return gsi == LAYOUT_GED_GSI;
 }
