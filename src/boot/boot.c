@@ -1,6 +1,7 @@
 #include "boot/boot.h"
 
 #include "boot/acpi.h"
+#include "boot/bzimage.h"
 #include "boot/elf.h"
 #include "boot/mptable.h"
 #include "boot/pvh.h"
@@ -8,7 +9,11 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+
+/* Distributions' are some 10 MiB. A sparse file can claim any size, and its bytes become memory here. */
+#define BZIMAGE_SIZE_MAX (256 * MIB)
 
 /* True if `word` stands in the kernel's part of the line: what follows "--" is for init. */
 static bool line_has(const char *line, const char *word)
@@ -45,6 +50,34 @@ int boot_cmdline(const struct boot_config *config, char ret_line[BOOT_CMDLINE_SI
     return 0;
 }
 
+/* A copy of the file, not a mapping: that would be a SIGBUS if the file became shorter while it is unpacked.
+ */
+static int load_bzimage(const struct kernel_source *file, const struct guest_mem *mem,
+                        struct elf_image *ret_image)
+{
+    if (file->length > BZIMAGE_SIZE_MAX)
+        return fail(-EFBIG, "%s: too large for a bzImage (give a vmlinux or a bzImage)", file->name);
+    void *packed = mmap(NULL, file->length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (packed == MAP_FAILED)
+        return fail_errno(-errno, "%s: cannot be read into memory", file->name);
+    void *unpacked = NULL;
+    size_t unpacked_length = 0;
+    int error = kernel_source_read(file, 0, packed, file->length);
+    if (!error) {
+        error = bzimage_unpack(packed, file->length, &unpacked, &unpacked_length);
+        if (error)
+            fail(error, "%s: %s", file->name, fail_text());
+    }
+    munmap(packed, file->length);
+    if (error)
+        return error;
+    struct kernel_source vmlinux = {
+        .name = file->name, .fd = -1, .bytes = unpacked, .length = unpacked_length};
+    error = elf_load(&vmlinux, mem, ret_image);
+    munmap(unpacked, unpacked_length);
+    return error;
+}
+
 static int load_kernel(const struct boot_config *config, const struct guest_mem *mem,
                        struct elf_image *ret_image)
 {
@@ -58,7 +91,13 @@ static int load_kernel(const struct boot_config *config, const struct guest_mem 
         .fd = config->kernel_fd,
         .length = (uint64_t)status.st_size,
     };
-    return elf_load(&file, mem, ret_image);
+    uint8_t head[2 * 512]; /* the header of a bzImage is in its first two sectors */
+    uint64_t head_length = MIN(file.length, (uint64_t)sizeof(head));
+    int error = kernel_source_read(&file, 0, head, head_length);
+    if (error)
+        return error;
+    return bzimage_is(head, head_length) ? load_bzimage(&file, mem, ret_image)
+                                         : elf_load(&file, mem, ret_image);
 }
 
 int boot_load(const struct boot_config *config, const struct guest_mem *mem, struct boot_entry *ret_entry)
