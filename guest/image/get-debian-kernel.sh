@@ -1,0 +1,45 @@
+#!/bin/sh
+# Fetches Debian's current kernel with apt and leaves in DIR: vmlinuz, modules/KVER (with modules.dep), config, and
+# kver, a file with the version. Nothing is installed, and nothing needs root.
+set -eu
+export LC_ALL=C
+PATH=$PATH:/usr/sbin:/sbin
+
+usage="usage: get-debian-kernel.sh DIR [cloud|generic]"
+die() {
+    echo "get-debian-kernel.sh: $*" >&2
+    exit 1
+}
+[ $# -ge 1 ] && [ $# -le 2 ] || die "wrong arguments
+$usage"
+out=$1
+case ${2:-cloud} in
+cloud) meta=linux-image-cloud-amd64 ;;
+generic) meta=linux-image-amd64 ;;
+*) die "$2: neither cloud nor generic
+$usage" ;;
+esac
+for program in apt-get apt-cache dpkg-deb depmod; do
+    command -v "$program" >/dev/null || die "$program: no such program (Debian has it; depmod is in the package kmod)"
+done
+
+package=$(apt-cache depends "$meta" | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p' | head -n 1)
+[ -n "$package" ] || die "$meta: apt does not know it (run apt-get update)"
+
+mkdir -p "$(dirname "$out")"
+work=$(mktemp -d "$out.XXXXXX") || die "$out: cannot be written there"
+trap 'rm -rf "$work"' EXIT INT TERM
+chmod 0755 "$work" # apt's own user reads and writes there when root asks
+(cd "$work" && apt-get -q download "$package" >log 2>&1) || die "$package: $(cat "$work/log")"
+dpkg-deb -x "$work/$package"_*.deb "$work/x"
+kver=$(ls "$work/x/lib/modules")
+depmod -b "$work/x" "$kver"
+
+rm -rf "$work/new"
+mkdir "$work/new"
+mv "$work/x/boot/vmlinuz-$kver" "$work/new/vmlinuz"
+mv "$work/x/boot/config-$kver" "$work/new/config"
+mv "$work/x/lib/modules" "$work/new/modules"
+echo "$kver" >"$work/new/kver"
+rm -rf "$out"
+mv "$work/new" "$out"
