@@ -194,6 +194,18 @@ void loop_before_sleep(struct loop *loop, struct loop_hook *hook)
     loop->hooks_end = &hook->next;
 }
 
+void loop_hook_remove(struct loop *loop, struct loop_hook *hook)
+{
+    struct loop_hook **at = &loop->hooks;
+    while (*at && *at != hook)
+        at = &(*at)->next;
+    if (!*at)
+        return;
+    *at = hook->next;
+    if (!*at)
+        loop->hooks_end = at;
+}
+
 void loop_stop(struct loop *loop, int value)
 {
     loop->stopped = true;

@@ -42,12 +42,15 @@ void loop_stop(struct loop *loop, int value);
 
 /* Called once per turn after completions were handled and before the loop sleeps, in the order of
  * registration. For work that gathers over a batch (raising an interrupt once for many requests). `hook` is
- * owned by the caller and must live as long as the loop. */
+ * owned by the caller and must live as long as the loop, or until loop_hook_remove(). */
 struct loop_hook {
     void (*run)(struct loop_hook *hook);
     struct loop_hook *next;
 };
 void loop_before_sleep(struct loop *loop, struct loop_hook *hook);
+
+/* Not from inside a hook. */
+void loop_hook_remove(struct loop *loop, struct loop_hook *hook);
 
 /* Starting ops. `op->in_flight` must be false. Buffers, iovec arrays and descriptors stay the caller's and
  * must live until completion. Offsets and lengths in bytes; offset -1 is the file's own position (pipes,
