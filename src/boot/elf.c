@@ -164,7 +164,7 @@ static int load_segments(const struct kernel_source *source, const struct guest_
     uint64_t image_end = 0;
     for (unsigned i = 0; i < program->count; i++) {
         const struct segment *segment = &program->segments[i];
-        if (segment->type != PT_LOAD || segment->memory_size == 0)
+        if (segment->type != PT_LOAD || (segment->memory_size == 0 && segment->file_size == 0))
             continue;
         int error = check_segment(source, mem, program, i);
         if (error)
