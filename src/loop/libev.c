@@ -18,6 +18,7 @@ struct loop_libev {
     int epoll_fd; /* libev's own; lent */
     struct loop_op ready;
     struct loop_hook hook;
+    bool stale; /* watchers may have been started that epoll has not heard of */
 };
 
 static void watch_backend(struct loop_libev *libev)
@@ -25,21 +26,34 @@ static void watch_backend(struct loop_libev *libev)
     loop_watch(libev->loop, &libev->ready, libev->epoll_fd, POLLIN);
 }
 
+/* libev's way to run callbacks, asked for only to know that there were some. */
+static void note_and_invoke(struct ev_loop *ev)
+{
+    struct loop_libev *libev = ev_userdata(ev);
+    if (ev_pending_count(ev) > 0)
+        libev->stale = true;
+    ev_invoke_pending(ev);
+}
+
 static void backend_ready(struct loop_op *op, int result, unsigned flags)
 {
     struct loop_libev *libev = container_of(op, struct loop_libev, ready);
     if (result == -ECANCELED)
         return;
-    ev_run(libev->ev, EVRUN_NOWAIT);
+    libev->stale = true;
     if (!(flags & LOOP_MORE))
         watch_backend(libev);
 }
 
-/* Watchers that were started since go into epoll only when libev runs: let it, before the ring sleeps. */
+/* libev tells epoll of new watchers only when it runs, and runs callbacks, which may start more, after that.
+ * So it runs until it had nothing to do; a turn of the loop that does not concern it costs nothing. */
 static void before_sleep(struct loop_hook *hook)
 {
     struct loop_libev *libev = container_of(hook, struct loop_libev, hook);
-    ev_run(libev->ev, EVRUN_NOWAIT);
+    while (libev->stale) {
+        libev->stale = false;
+        ev_run(libev->ev, EVRUN_NOWAIT);
+    }
 }
 
 /*
@@ -79,6 +93,8 @@ int loop_libev_new(struct loop *loop, struct loop_libev **ret_libev)
         free(libev);
         return r;
     }
+    ev_set_userdata(libev->ev, libev);
+    ev_set_invoke_pending_cb(libev->ev, note_and_invoke);
     libev->ready.done = backend_ready;
     libev->hook.run = before_sleep;
     watch_backend(libev);
@@ -89,6 +105,7 @@ int loop_libev_new(struct loop *loop, struct loop_libev **ret_libev)
 
 struct ev_loop *loop_libev_ev(struct loop_libev *libev)
 {
+    libev->stale = true; /* whoever asks for it means to start a watcher */
     return libev->ev;
 }
 

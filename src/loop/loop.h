@@ -83,6 +83,8 @@ void loop_timer_start(struct loop *loop, struct loop_timer *timer, uint64_t nano
  */
 void loop_cancel(struct loop *loop, struct loop_op *op);
 
-/* libev for the control plane, run from the ring: created at the first call, and until then costs nothing. */
+/* libev for the control plane, run from the ring: created at the first call, and until then costs nothing.
+ * Ask for it each time before starting a watcher outside libev's own callbacks: that is how the loop knows.
+ * Its timers are not run in time (libev does not say when the next is due): use loop_timer. */
 struct ev_loop;
 int loop_libev(struct loop *loop, struct ev_loop **ret_ev);

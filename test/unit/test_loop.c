@@ -207,6 +207,7 @@ Test(loop, libev_runs_from_the_ring)
     ev_signal signalled;
     ev_signal_init(&signalled, on_signal, SIGUSR1);
     signalled.data = loop;
+    cr_assert_eq(loop_libev(loop, &ev), 0, "asked for again");
     ev_signal_start(ev, &signalled);
     kill(getpid(), SIGUSR1);
     cr_assert_eq(loop_run(loop), 12, "a signal's watcher ran");
