@@ -1,6 +1,15 @@
 /*
- * virtio-mmio version 2 (virtio 1.2, 4.2): registers, the status state machine, queue set-up, notifications. A device
- * kind is a struct virtio_kind in its own file; this core never names one.
+ * virtio-mmio version 2 (virtio 1.2, 4.2): registers, the status state machine, queue set-up, notifications.
+ * A device kind is a struct virtio_kind in its own file; this core never names one.
+ *
+ *   vCPU threads                                       loop thread
+ *   every register but Status is a word of struct      Status writes, for which the vCPU waits: features are
+ *   virtio_registers, read and written in place        checked, queues started, the device reset
+ *   InterruptACK takes bits of irq.pending back        kicks (eventfds that KVM signals), the kind's work
+ *
+ * What a driver writes while it sets the device up is looked at only when it writes Status, and it may write
+ * those words only in the states that the specification names for each. So a probe of sixty accesses comes to
+ * the loop five times.
  */
 #pragma once
 
@@ -10,76 +19,121 @@
 #include "vcpu/vcpu.h"
 
 #define VIRTIO_QUEUES_MAX 4u
+#define VIRTIO_CONFIG_MAX 64u /* bytes of configuration space; virtio-blk's is the longest */
 
 struct virtio_device;
 struct disk;
 
-/* All functions run on the loop thread. */
+/* A kind of device. All functions run on the loop thread. */
 struct virtio_kind {
-    const char *name;      /* for words and the log: "virtio-blk" */
-    uint32_t device_id;    /* virtio 1.2, 5 */
+    const char *name;   /* for words and the log: "virtio-blk" */
+    uint32_t device_id; /* virtio 1.2, 5 */
     unsigned queue_count;
-    /* Features offered beyond VERSION_1, EVENT_IDX and INDIRECT_DESC, which the core offers for all. Required. */
-    uint64_t (*features)(struct virtio_device *device);
-    /* The driver has set DRIVER_OK: queues are ready, `device->driver_features` are negotiated. Optional. */
+    /* The driver has set DRIVER_OK: queues are ready, `device->features` are negotiated. Optional. */
     void (*start)(struct virtio_device *device);
-    /* The driver (or DEVICE_NEEDS_RESET) stops the device: no chain is popped or pushed after this. The kind cancels
-     * what is in flight and calls virtio_stopped() when nothing of it can touch guest memory any more, at once or
-     * later. Required. */
+    /* The driver (or DEVICE_NEEDS_RESET) stops the device: no chain is popped or pushed after this. The kind
+     * ends what is in flight, or waits for its end, and calls virtio_stopped() when nothing of it can touch
+     * guest memory any more, at once or later. Required. */
     void (*stop)(struct virtio_device *device);
-    /* The driver kicked `queue`. Called in a turn of the loop at most once a queue; pop until empty. Required. */
+    /* The driver kicked `queue`, which is ready: pop until empty. Required. */
     void (*kicked)(struct virtio_device *device, unsigned queue);
-    /* Device configuration space (bytes beyond the end read as zeros). Required. */
-    size_t config_size;
-    void (*config_read)(struct virtio_device *device, void *ret_config);
-    /* Driver writes to configuration space. Optional: NULL and they are ignored. */
+    /* Driver writes to configuration space, inside its size. Optional: NULL and they are ignored. */
     void (*config_write)(struct virtio_device *device, uint64_t offset, unsigned length, uint64_t value);
     /* The machine ends: give everything back, free the device. Nothing is in flight. Required. */
     void (*destroy)(struct virtio_device *device);
 };
 
-struct virtio_queue_setup {
-    uint32_t size;
-    uint64_t desc, avail, used;
-    int kick_fd; /* eventfd that KVM signals for this queue */
-    struct loop_op kick_op;
-    struct virtio_device *device;
+/* What a driver says of one queue before it is used. */
+struct virtio_queue_registers {
+    _Atomic uint32_t size, ready;
+    _Atomic uint32_t desc[2], avail[2], used[2]; /* guest addresses, low and high half */
 };
 
-/* Embedded first in each kind's own structure. */
+/* The driver's words, and nothing but words: written and read on vCPU threads, read on the loop thread when
+ * Status is written. */
+struct virtio_registers {
+    _Atomic uint32_t device_features_select, driver_features_select, queue_select;
+    _Atomic uint32_t
+        driver_features[3]; /* by select; the last is of all selects beyond 1, where nothing is offered */
+    struct virtio_queue_registers queues[VIRTIO_QUEUES_MAX];
+};
+
+enum virtio_state {
+    VIRTIO_IDLE,     /* no queue in use: before DRIVER_OK, and after a stop */
+    VIRTIO_RUNNING,  /* DRIVER_OK */
+    VIRTIO_STOPPING, /* kind->stop() was called, virtio_stopped() was not */
+};
+
+struct virtio_kick {
+    struct virtio_device *device;
+    int fd; /* eventfd that KVM signals for this queue */
+    struct loop_op op;
+};
+
+/* Embedded in each kind's own structure. */
 struct virtio_device {
     const struct virtio_kind *kind;
     struct loop *loop;
-    struct bus *bus;
     const struct guest_mem *mem;
-    char label[24];             /* "disk 0", for words */
-    struct virtqueue queues[VIRTIO_QUEUES_MAX];
-    struct virtio_queue_setup setup[VIRTIO_QUEUES_MAX];
-    uint64_t driver_features;
+    char label[24];   /* "disk 0", for words */
+    uint64_t offered; /* features; fixed once attached */
+
+    /* Any thread. */
+    struct virtio_registers regs;
     _Atomic uint32_t status;
-    uint32_t features_select, driver_features_select, queue_select;
-    _Atomic uint32_t config_generation;
-    struct irq_source irq;      /* pending = InterruptStatus */
+    _Atomic uint32_t config[VIRTIO_CONFIG_MAX / 4];
+    _Atomic uint32_t config_generation; /* odd while the loop is changing config */
+    struct irq_source irq;              /* pending = InterruptStatus */
+    _Atomic uint64_t faults; /* times the driver broke the protocol: counted, logged at a bounded rate */
+
+    /* Loop thread. */
+    enum virtio_state state;
+    uint64_t features; /* negotiated */
+    uint32_t config_size;
+    struct virtqueue queues[VIRTIO_QUEUES_MAX];
+    struct virtio_kick kicks[VIRTIO_QUEUES_MAX];
+    uint32_t pushed; /* queues, as bits, that virtio_push() filled in this turn of the loop */
+    struct loop_hook hook;
     struct bus_waiter *reset_waiter;
-    bool stopping;
-    uint64_t faults;            /* protocol errors of the driver: counted, logged at a bounded rate */
+    bool closing;
 };
 
-/* Puts `device` on the bus at `slot` (dev/layout.h) with its interrupt line and kick eventfds. Before the vCPUs run. */
-int virtio_attach(struct virtio_device *device, unsigned slot, struct vm *vm, struct irq_lines *lines);
+/* For kinds, when they make a device: `features` beyond VERSION_1, EVENT_IDX and INDIRECT_DESC, which are
+ * offered for all. The label is shortened if it is too long. */
+void virtio_init(struct virtio_device *device, const struct virtio_kind *kind, struct loop *loop,
+                 const char *label, uint64_t features);
 
-/* Interrupts the driver for queue `q` if it wants it. Kinds call this once a batch, not once a request. */
-void virtio_queue_done(struct virtio_device *device, unsigned q);
+/* Sets the device configuration space (`size` <= VIRTIO_CONFIG_MAX; bytes beyond it read as zeros). A driver
+ * that is running sees the generation change and is interrupted. Loop thread, or before the vCPUs run. */
+void virtio_set_config(struct virtio_device *device, const void *config, size_t size);
 
-/* The configuration space changed: generation, interrupt. */
-void virtio_config_changed(struct virtio_device *device);
+/* Puts `device` on the bus at `slot` (dev/layout.h) with its interrupt line and kick eventfds. Before the
+ * vCPUs run. Negative errno with words from eventfd, KVM or the bus; the device still ends with
+ * virtio_close(). */
+int virtio_attach(struct virtio_device *device, unsigned slot, struct bus *bus, struct vm *vm,
+                  struct irq_lines *lines);
 
-/* The driver broke the protocol (words: fail_text()): DEVICE_NEEDS_RESET, config interrupt, counted log line, stop. */
+/* Gives chain `head` of queue `q` back with `written` bytes in it. The driver is interrupted once for all
+ * that a turn of the loop pushed, if it wants to be. */
+void virtio_push(struct virtio_device *device, unsigned q, uint16_t head, uint32_t written);
+
+/* The driver broke the protocol (words: fail_text()): counted, logged, DEVICE_NEEDS_RESET, interrupt, stop.
+ */
 void virtio_driver_fault(struct virtio_device *device);
+
+/* Has kind->kicked() called for queue `q` again, in a later turn of the loop: a batch was cut short. */
+void virtio_kick_again(struct virtio_device *device, unsigned q);
 
 /* Ends a stop(): nothing of the device is in flight. */
 void virtio_stopped(struct virtio_device *device);
 
-/* The kinds. Each returns a device not yet attached; words on failure. */
-int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label, struct virtio_device **ret_device);
+/* Loop thread, at the end: when loop_run() has returned and the vCPUs have stopped. Stops the device, runs
+ * the loop until nothing of it is in flight, and destroys it. The loop is not run again with hooks of a
+ * device that is gone: after the last device's virtio_close() comes loop_free(). NULL is nothing. */
+void virtio_close(struct virtio_device *device);
+
+/* The kinds. Each returns a device not yet attached; words on failure. virtio_blk_new() takes the disk over
+ * when it succeeds. `label` names it: "disk 0". */
+int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label,
+                   struct virtio_device **ret_device);
 int virtio_rng_new(struct loop *loop, struct virtio_device **ret_device);

@@ -1,0 +1,429 @@
+/*
+ * virtio-blk (virtio 1.2, 5.2): a kick takes all requests that are there, each becomes one operation of the
+ * disk with the guest's own buffers as its memory, and each is given back as its operation ends, in whatever
+ * order.
+ */
+#include "base/log.h"
+#include "dev/disk.h"
+#include "dev/virtio.h"
+
+#include <linux/virtio_blk.h>
+#include <linux/virtio_ids.h>
+#include <string.h>
+
+#define FEATURE(bit) (UINT64_C(1) << (bit))
+
+/* Buffers of a request's data that a driver may send: half a MiB of 4 KiB pages, nearly. With header and
+ * status a request is then 128 descriptors. */
+#define BLK_SEG_MAX 126u
+#define BLK_IOV_MAX (BLK_SEG_MAX + 2)
+
+/* DISCARD and WRITE_ZEROES: ranges in one request, and sectors in one range (2 GiB). */
+#define BLK_RANGES_MAX        16u
+#define BLK_RANGE_SECTORS_MAX (UINT32_C(1) << 22)
+
+/* What the walker lets be in flight, and one to take the next chain into. */
+#define BLK_REQUESTS_MAX (VIRTQUEUE_SIZE_MAX + 1)
+
+struct blk_request {
+    struct disk_io io;
+    struct virtio_blk *blk;
+    struct blk_request *next_free;
+    uint8_t *status; /* the chain's last writable byte */
+    uint32_t type;   /* VIRTIO_BLK_T_... */
+    uint16_t head;
+    uint32_t room;   /* writable bytes before the status byte */
+    uint32_t filled; /* of them, how many are written when the request succeeds */
+    unsigned range, range_count;
+    union {
+        struct iovec iov[BLK_IOV_MAX];
+        struct virtio_blk_discard_write_zeroes ranges[BLK_RANGES_MAX]; /* these two have no data besides */
+    };
+};
+
+struct virtio_blk {
+    struct virtio_device device; /* first */
+    struct disk *disk;
+    unsigned in_flight;
+    /* Last in, first out, and fresh ones only when there is no other: memory is touched for as many requests
+     * as were ever in flight at once. */
+    struct blk_request *free, *requests;
+    unsigned fresh;
+};
+
+static struct virtio_blk *blk_of(struct virtio_device *device)
+{
+    return container_of(device, struct virtio_blk, device);
+}
+
+static struct blk_request *request_new(struct virtio_blk *blk)
+{
+    struct blk_request *request = blk->free;
+    if (request) {
+        blk->free = request->next_free;
+    } else {
+        CHECK(blk->fresh < BLK_REQUESTS_MAX);
+        request = &blk->requests[blk->fresh++];
+        request->blk = blk;
+    }
+    blk->in_flight++;
+    return request;
+}
+
+static void request_free(struct blk_request *request)
+{
+    struct virtio_blk *blk = request->blk;
+    request->next_free = blk->free;
+    blk->free = request;
+    blk->in_flight--;
+}
+
+/* --- the end of a request
+ * ------------------------------------------------------------------------------------- */
+
+/* Gives the request back with `status` (VIRTIO_BLK_S_...), unless the device is being stopped. */
+static void finish(struct blk_request *request, uint8_t status)
+{
+    struct virtio_blk *blk = request->blk;
+    struct virtio_device *device = &blk->device;
+    if (device->state == VIRTIO_STOPPING) {
+        request_free(request);
+        if (blk->in_flight == 0)
+            virtio_stopped(device);
+        return;
+    }
+    /* What is reported as written begins at the first writable byte and has no gaps (2.7.8.2): the status
+     * byte counts when all before it is filled. */
+    uint32_t written = status == VIRTIO_BLK_S_OK ? request->filled : 0;
+    if (written == request->room)
+        written++;
+    *request->status = status;
+    virtio_push(device, 0, request->head, written);
+    request_free(request);
+}
+
+static uint8_t status_of(const struct blk_request *request, int result)
+{
+    if (result == 0)
+        return VIRTIO_BLK_S_OK;
+    if (result == -EOPNOTSUPP)
+        return VIRTIO_BLK_S_UNSUPP;
+    log_warn("%s: request of type %u at byte %llu: %s", request->blk->device.label, request->type,
+             (unsigned long long)request->io.offset, strerror(-result));
+    return VIRTIO_BLK_S_IOERR;
+}
+
+static void io_done(struct disk_io *io, int result)
+{
+    struct blk_request *request = container_of(io, struct blk_request, io);
+    finish(request, status_of(request, result));
+}
+
+/* --- requests
+ * ------------------------------------------------------------------------------------------------- */
+
+/* Takes `length` bytes off the front of `*iov`, which holds as many, into `to`. */
+static void take_front(struct iovec **iov, unsigned *count, void *to, size_t length)
+{
+    char *at = to;
+    while (length > 0) {
+        size_t part = MIN(length, (*iov)->iov_len);
+        memcpy(at, (*iov)->iov_base, part);
+        at += part;
+        length -= part;
+        (*iov)->iov_base = (char *)(*iov)->iov_base + part;
+        (*iov)->iov_len -= part;
+        if ((*iov)->iov_len == 0) {
+            (*iov)++;
+            (*count)--;
+        }
+    }
+}
+
+/* True if [sector, sector + length) is on the disk; its start in bytes. */
+static bool on_disk(const struct disk *disk, uint64_t sector, uint64_t length, uint64_t *ret_offset)
+{
+    if (sector > disk->size / DISK_SECTOR)
+        return false;
+    *ret_offset = sector * DISK_SECTOR;
+    return length <= disk->size - *ret_offset;
+}
+
+/* Without FLUSH the driver takes a finished write for a durable one (5.2.6.2). */
+static void write_through_done(struct disk_io *io, int result)
+{
+    if (result < 0) {
+        io_done(io, result);
+        return;
+    }
+    io->done = io_done;
+    io->disk->ops->flush(io->disk, io);
+}
+
+static void start_transfer(struct blk_request *request, uint64_t sector, uint64_t length)
+{
+    struct virtio_blk *blk = request->blk;
+    struct disk *disk = blk->disk;
+    bool write = request->type == VIRTIO_BLK_T_OUT;
+    if (length % DISK_SECTOR || !on_disk(disk, sector, length, &request->io.offset) ||
+        (write && disk->read_only)) {
+        finish(request, VIRTIO_BLK_S_IOERR);
+        return;
+    }
+    if (length == 0) {
+        finish(request, VIRTIO_BLK_S_OK);
+        return;
+    }
+    request->io.length = length;
+    request->io.done = io_done;
+    if (!write) {
+        request->filled = (uint32_t)length;
+        disk->ops->read(disk, &request->io);
+        return;
+    }
+    if (!(blk->device.features & FEATURE(VIRTIO_BLK_F_FLUSH)))
+        request->io.done = write_through_done;
+    disk->ops->write(disk, &request->io);
+}
+
+static void start_flush(struct blk_request *request)
+{
+    struct disk *disk = request->blk->disk;
+    request->io.offset = 0;
+    request->io.done = io_done;
+    if (disk->read_only)
+        finish(request, VIRTIO_BLK_S_OK); /* nothing of it can be dirty */
+    else
+        disk->ops->flush(disk, &request->io);
+}
+
+static void get_id(struct blk_request *request, struct iovec *iov, unsigned count)
+{
+    char id[VIRTIO_BLK_ID_BYTES] = {0};
+    memcpy(id, request->blk->disk->serial, strlen(request->blk->disk->serial));
+    size_t done = 0;
+    for (unsigned i = 0; i < count && done < sizeof(id); i++) {
+        size_t part = MIN(iov[i].iov_len, sizeof(id) - done);
+        memcpy(iov[i].iov_base, id + done, part);
+        done += part;
+    }
+    request->filled = (uint32_t)done;
+    finish(request, VIRTIO_BLK_S_OK);
+}
+
+/* --- DISCARD and WRITE_ZEROES: ranges, one after the other
+ * ------------------------------------------------------ */
+
+static void start_range(struct blk_request *request)
+{
+    struct disk *disk = request->blk->disk;
+    const struct virtio_blk_discard_write_zeroes *range = &request->ranges[request->range];
+    request->io.offset = range->sector * DISK_SECTOR;
+    request->io.length = (uint64_t)range->num_sectors * DISK_SECTOR;
+    request->io.unmap = range->flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
+    if (request->type == VIRTIO_BLK_T_DISCARD)
+        disk->ops->discard(disk, &request->io);
+    else
+        disk->ops->write_zeroes(disk, &request->io);
+}
+
+static void range_done(struct disk_io *io, int result)
+{
+    struct blk_request *request = container_of(io, struct blk_request, io);
+    bool stopping = request->blk->device.state == VIRTIO_STOPPING;
+    if (result < 0 || stopping || ++request->range == request->range_count)
+        io_done(io, result);
+    else
+        start_range(request);
+}
+
+static uint8_t check_range(const struct blk_request *request,
+                           const struct virtio_blk_discard_write_zeroes *range)
+{
+    uint32_t known = request->type == VIRTIO_BLK_T_WRITE_ZEROES ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0;
+    uint64_t offset;
+    if (range->flags & ~known)
+        return VIRTIO_BLK_S_UNSUPP; /* 5.2.6.2 */
+    if (range->num_sectors == 0 || range->num_sectors > BLK_RANGE_SECTORS_MAX ||
+        !on_disk(request->blk->disk, range->sector, (uint64_t)range->num_sectors * DISK_SECTOR, &offset))
+        return VIRTIO_BLK_S_IOERR;
+    return VIRTIO_BLK_S_OK;
+}
+
+static void start_ranges(struct blk_request *request, struct iovec *iov, unsigned count, uint64_t length)
+{
+    struct virtio_blk_discard_write_zeroes ranges[BLK_RANGES_MAX];
+    const struct disk *disk = request->blk->disk;
+    bool can =
+        request->type == VIRTIO_BLK_T_DISCARD ? disk->ops->discard != NULL : disk->ops->write_zeroes != NULL;
+    uint8_t status = VIRTIO_BLK_S_OK;
+    if (!can)
+        status = VIRTIO_BLK_S_UNSUPP;
+    else if (disk->read_only || length == 0 || length > sizeof(ranges) || length % sizeof(ranges[0]))
+        status = VIRTIO_BLK_S_IOERR;
+    request->range = 0;
+    request->range_count = status == VIRTIO_BLK_S_OK ? (unsigned)(length / sizeof(ranges[0])) : 0;
+    if (request->range_count)
+        take_front(&iov, &count, ranges, length);
+    for (unsigned i = 0; i < request->range_count && status == VIRTIO_BLK_S_OK; i++)
+        status = check_range(request, &ranges[i]);
+    if (status != VIRTIO_BLK_S_OK) {
+        finish(request, status);
+        return;
+    }
+    memcpy(request->ranges, ranges, length); /* over the iovecs, which are done with */
+    request->io.done = range_done;
+    start_range(request);
+}
+
+/* --- the queue
+ * ------------------------------------------------------------------------------------------------ */
+
+/* Nothing is assumed of how header, data and status lie in the chain's buffers (2.7.4.3): the header is its
+ * first 16 readable bytes, the status its last writable one, and data is what remains. */
+static int start_request(struct blk_request *request, const struct virtq_chain *chain)
+{
+    struct virtio_blk_outhdr header;
+    struct iovec *readable = chain->iov, *writable = chain->iov + chain->readable;
+    unsigned readable_count = chain->readable, writable_count = chain->writable;
+    if (chain->readable_bytes < sizeof(header) || writable_count == 0)
+        return fail(-EPROTO,
+                    "a request with %llu readable and %llu writable bytes: no room for header or status",
+                    (unsigned long long)chain->readable_bytes, (unsigned long long)chain->writable_bytes);
+    take_front(&readable, &readable_count, &header, sizeof(header));
+    uint64_t readable_bytes = chain->readable_bytes - sizeof(header);
+
+    struct iovec *last = &writable[writable_count - 1];
+    request->status = (uint8_t *)last->iov_base + --last->iov_len;
+    if (last->iov_len == 0)
+        writable_count--;
+    request->room = (uint32_t)(chain->writable_bytes - 1);
+    request->filled = 0;
+    request->head = chain->head;
+    request->type = header.type;
+
+    switch (header.type) {
+    case VIRTIO_BLK_T_IN:
+        request->io.iov = writable;
+        request->io.iov_count = writable_count;
+        start_transfer(request, header.sector, request->room);
+        break;
+    case VIRTIO_BLK_T_OUT:
+        request->io.iov = readable;
+        request->io.iov_count = readable_count;
+        start_transfer(request, header.sector, readable_bytes);
+        break;
+    case VIRTIO_BLK_T_FLUSH: start_flush(request); break;
+    case VIRTIO_BLK_T_GET_ID: get_id(request, writable, writable_count); break;
+    case VIRTIO_BLK_T_DISCARD:
+    case VIRTIO_BLK_T_WRITE_ZEROES: start_ranges(request, readable, readable_count, readable_bytes); break;
+    default: finish(request, VIRTIO_BLK_S_UNSUPP); break;
+    }
+    return 0;
+}
+
+/* Takes one request: 1, 0 if there is none, -EPROTO with words. */
+static int take_request(struct virtio_blk *blk)
+{
+    struct blk_request *request = request_new(blk);
+    struct virtq_chain chain;
+    int r = virtqueue_pop(&blk->device.queues[0], request->iov, BLK_IOV_MAX, &chain);
+    if (r == 1) {
+        int error = start_request(request, &chain);
+        if (error == 0)
+            return 1;
+        r = error;
+    }
+    request_free(request);
+    return r;
+}
+
+static void blk_kicked(struct virtio_device *device, unsigned queue)
+{
+    struct virtio_blk *blk = blk_of(device);
+    struct virtqueue *vq = &device->queues[queue];
+    /* A driver on another CPU may add requests as fast as they are refused; others of the loop get their
+     * turn. */
+    unsigned budget = 2 * VIRTQUEUE_SIZE_MAX;
+    do {
+        virtqueue_disable_kicks(vq);
+        int r = 1;
+        while (r == 1 && budget) {
+            budget--;
+            r = take_request(blk);
+        }
+        if (r < 0) {
+            virtio_driver_fault(device);
+            return;
+        }
+        if (!budget) {
+            virtio_kick_again(device, queue);
+            return;
+        }
+    } while (virtqueue_enable_kicks(vq));
+}
+
+/* What is in flight ends by itself: a disk's operations cannot be taken back half done. */
+static void blk_stop(struct virtio_device *device)
+{
+    if (blk_of(device)->in_flight == 0)
+        virtio_stopped(device);
+}
+
+static void blk_destroy(struct virtio_device *device)
+{
+    struct virtio_blk *blk = blk_of(device);
+    blk->disk->ops->close(blk->disk);
+    free(blk->requests);
+    free(blk);
+}
+
+static uint64_t blk_features(const struct disk *disk)
+{
+    uint64_t features = FEATURE(VIRTIO_BLK_F_SEG_MAX) | FEATURE(VIRTIO_BLK_F_BLK_SIZE);
+    if (disk->read_only)
+        return features | FEATURE(VIRTIO_BLK_F_RO);
+    features |= FEATURE(VIRTIO_BLK_F_FLUSH);
+    if (disk->ops->discard)
+        features |= FEATURE(VIRTIO_BLK_F_DISCARD);
+    if (disk->ops->write_zeroes)
+        features |= FEATURE(VIRTIO_BLK_F_WRITE_ZEROES);
+    return features;
+}
+
+int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label, struct virtio_device **ret_device)
+{
+    static const struct virtio_kind kind = {
+        .name = "virtio-blk",
+        .device_id = VIRTIO_ID_BLOCK,
+        .queue_count = 1,
+        .stop = blk_stop,
+        .kicked = blk_kicked,
+        .destroy = blk_destroy,
+    };
+    struct virtio_blk *blk = calloc(1, sizeof(*blk));
+    struct blk_request *requests = calloc(BLK_REQUESTS_MAX, sizeof(*requests));
+    if (!blk || !requests) {
+        free(blk);
+        free(requests);
+        return fail(-ENOMEM, "%s: no memory for its requests", label);
+    }
+    blk->disk = disk;
+    blk->requests = requests;
+    const struct virtio_blk_config config = {
+        .capacity = disk->size / DISK_SECTOR,
+        .seg_max = BLK_SEG_MAX,
+        .blk_size = disk->block_size,
+        .num_queues = 1,
+        .max_discard_sectors = BLK_RANGE_SECTORS_MAX,
+        .max_discard_seg = BLK_RANGES_MAX,
+        .discard_sector_alignment = 4096 / DISK_SECTOR,
+        .max_write_zeroes_sectors = BLK_RANGE_SECTORS_MAX,
+        .max_write_zeroes_seg = BLK_RANGES_MAX,
+        .write_zeroes_may_unmap = 1,
+    };
+    virtio_init(&blk->device, &kind, loop, label, blk_features(disk));
+    virtio_set_config(&blk->device, &config, sizeof(config));
+    *ret_device = &blk->device;
+    return 0;
+}

@@ -1,0 +1,231 @@
+/* The registers of virtio-mmio version 2 (virtio 1.2, 4.2.2), on vCPU threads. */
+#include "dev/layout.h"
+#include "dev/virtio_core.h"
+
+#include <linux/virtio_config.h>
+#include <linux/virtio_mmio.h>
+
+#define MMIO_MAGIC   0x74726976u /* "virt" */
+#define MMIO_VERSION 2u
+#define MMIO_VENDOR  0x746c6f56u /* "Volt": any value will do */
+
+/* From 1.2 on; not in Debian 12's header. */
+#define MMIO_QUEUE_RESET 0x0c0u
+
+static struct virtio_queue_registers *selected_queue(struct virtio_device *device)
+{
+    uint32_t queue = atomic_load(&device->regs.queue_select);
+    return queue < device->kind->queue_count ? &device->regs.queues[queue] : NULL;
+}
+
+/* --- reading
+ * ------------------------------------------------------------------------------------------------- */
+
+static uint32_t read_offered(struct virtio_device *device)
+{
+    switch (atomic_load(&device->regs.device_features_select)) {
+    case 0: return (uint32_t)device->offered;
+    case 1: return (uint32_t)(device->offered >> 32);
+    default: return 0;
+    }
+}
+
+static uint32_t read_register(struct virtio_device *device, uint64_t offset)
+{
+    struct virtio_queue_registers *queue = selected_queue(device);
+    switch (offset) {
+    case VIRTIO_MMIO_MAGIC_VALUE: return MMIO_MAGIC;
+    case VIRTIO_MMIO_VERSION: return MMIO_VERSION;
+    case VIRTIO_MMIO_DEVICE_ID: return device->kind->device_id;
+    case VIRTIO_MMIO_VENDOR_ID: return MMIO_VENDOR;
+    case VIRTIO_MMIO_DEVICE_FEATURES: return read_offered(device);
+    case VIRTIO_MMIO_QUEUE_NUM_MAX: return queue ? VIRTQUEUE_SIZE_MAX : 0;
+    case VIRTIO_MMIO_QUEUE_READY: return queue ? atomic_load(&queue->ready) : 0;
+    case VIRTIO_MMIO_INTERRUPT_STATUS: return atomic_load(&device->irq.pending);
+    case VIRTIO_MMIO_STATUS: return atomic_load(&device->status);
+    case VIRTIO_MMIO_CONFIG_GENERATION: return atomic_load(&device->config_generation);
+    /* No shared memory region has any id: all of them are of length -1 (4.2.2.1). */
+    case VIRTIO_MMIO_SHM_LEN_LOW:
+    case VIRTIO_MMIO_SHM_LEN_HIGH:
+    case VIRTIO_MMIO_SHM_BASE_LOW:
+    case VIRTIO_MMIO_SHM_BASE_HIGH: return UINT32_MAX;
+    default: return 0; /* write-only, QueueReset (not offered), and what is reserved */
+    }
+}
+
+/* Each word is loaded once: a field of 32 bits is whole even while the loop changes it. */
+static uint64_t read_config(struct virtio_device *device, uint64_t offset, unsigned length)
+{
+    uint64_t word = offset / 4, low = 0, high = 0;
+    if (word < ARRAY_SIZE(device->config))
+        low = atomic_load(&device->config[word]);
+    if (word + 1 < ARRAY_SIZE(device->config))
+        high = atomic_load(&device->config[word + 1]);
+    uint64_t value = (high << 32 | low) >> (8 * (offset % 4));
+    return length == 8 ? value : value & ((UINT64_C(1) << (8 * length)) - 1);
+}
+
+static uint64_t mmio_read(void *opaque, uint64_t offset, unsigned length)
+{
+    struct virtio_device *device = opaque;
+    if (offset >= VIRTIO_MMIO_CONFIG)
+        return read_config(device, offset - VIRTIO_MMIO_CONFIG, length);
+    if (length != 4 || offset % 4) {
+        virtio_driver_slip(device, "register 0x%llx read with %u bytes", (unsigned long long)offset, length);
+        return 0;
+    }
+    return read_register(device, offset);
+}
+
+static bool mmio_fast_read(void *opaque, uint64_t offset, unsigned length, uint64_t *ret_value)
+{
+    struct virtio_device *device = opaque;
+    /* While the loop is changing the configuration, its generation is to be had only from the loop:
+     * afterwards. */
+    if (offset == VIRTIO_MMIO_CONFIG_GENERATION && atomic_load(&device->config_generation) % 2)
+        return false;
+    *ret_value = mmio_read(opaque, offset, length);
+    return true;
+}
+
+/* --- writing
+ * ------------------------------------------------------------------------------------------------- */
+
+/* The states in which the driver may choose features, and set queues up: 3.1.1, steps 4 and 7. */
+static bool may_choose_features(uint32_t status)
+{
+    return (status & VIRTIO_CONFIG_S_DRIVER) && !(status & VIRTIO_CONFIG_S_FEATURES_OK);
+}
+static bool may_set_queues_up(uint32_t status)
+{
+    return (status & VIRTIO_CONFIG_S_FEATURES_OK) && !(status & VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+static void write_driver_features(struct virtio_device *device, uint32_t value)
+{
+    struct virtio_registers *regs = &device->regs;
+    uint32_t select = atomic_load(&regs->driver_features_select);
+    if (select < 2)
+        atomic_store(&regs->driver_features[select], value);
+    else
+        atomic_fetch_or(&regs->driver_features[2], value);
+}
+
+/* The word of a queue that `offset` is, or NULL. */
+static _Atomic uint32_t *queue_register(struct virtio_queue_registers *queue, uint64_t offset)
+{
+    switch (offset) {
+    case VIRTIO_MMIO_QUEUE_NUM: return &queue->size;
+    case VIRTIO_MMIO_QUEUE_READY: return &queue->ready;
+    case VIRTIO_MMIO_QUEUE_DESC_LOW: return &queue->desc[0];
+    case VIRTIO_MMIO_QUEUE_DESC_HIGH: return &queue->desc[1];
+    case VIRTIO_MMIO_QUEUE_AVAIL_LOW: return &queue->avail[0];
+    case VIRTIO_MMIO_QUEUE_AVAIL_HIGH: return &queue->avail[1];
+    case VIRTIO_MMIO_QUEUE_USED_LOW: return &queue->used[0];
+    case VIRTIO_MMIO_QUEUE_USED_HIGH: return &queue->used[1];
+    default: return NULL;
+    }
+}
+
+static void write_queue_register(struct virtio_device *device, uint64_t offset, uint32_t value)
+{
+    struct virtio_queue_registers *queue = selected_queue(device);
+    _Atomic uint32_t *reg = queue ? queue_register(queue, offset) : NULL;
+    if (!reg || !may_set_queues_up(atomic_load(&device->status)))
+        virtio_driver_slip(device, "register 0x%llx of queue %u written in status 0x%x",
+                           (unsigned long long)offset, atomic_load(&device->regs.queue_select),
+                           atomic_load(&device->status));
+    else
+        atomic_store(reg, offset == VIRTIO_MMIO_QUEUE_READY ? value & 1 : value);
+}
+
+/* True if that was all: false sends the write to the loop. */
+static bool write_register(struct virtio_device *device, uint64_t offset, uint32_t value)
+{
+    uint32_t status = atomic_load(&device->status);
+    switch (offset) {
+    case VIRTIO_MMIO_STATUS: return false;
+    case VIRTIO_MMIO_QUEUE_NOTIFY:
+        /* KVM turns those that fit into kicks; these are of the wrong width or value. */
+        if (value < device->kind->queue_count)
+            return false;
+        virtio_driver_slip(device, "queue %u notified, which there is not", value);
+        break;
+    case VIRTIO_MMIO_DEVICE_FEATURES_SEL: atomic_store(&device->regs.device_features_select, value); break;
+    case VIRTIO_MMIO_DRIVER_FEATURES_SEL: atomic_store(&device->regs.driver_features_select, value); break;
+    case VIRTIO_MMIO_QUEUE_SEL: atomic_store(&device->regs.queue_select, value); break;
+    case VIRTIO_MMIO_INTERRUPT_ACK:
+        irq_ack(&device->irq, value & (VIRTIO_MMIO_INT_VRING | VIRTIO_MMIO_INT_CONFIG));
+        break;
+    case VIRTIO_MMIO_SHM_SEL: break;
+    case VIRTIO_MMIO_DRIVER_FEATURES:
+        if (may_choose_features(status))
+            write_driver_features(device, value);
+        else
+            virtio_driver_slip(device, "features chosen in status 0x%x", status);
+        break;
+    default: write_queue_register(device, offset, value); break;
+    }
+    return true;
+}
+
+static bool mmio_fast_write(void *opaque, uint64_t offset, unsigned length, uint64_t value)
+{
+    struct virtio_device *device = opaque;
+    if (offset >= VIRTIO_MMIO_CONFIG) {
+        uint64_t at = offset - VIRTIO_MMIO_CONFIG;
+        return !device->kind->config_write || at >= device->config_size || length > device->config_size - at;
+    }
+    if (length != 4 || offset % 4) {
+        virtio_driver_slip(device, "register 0x%llx written with %u bytes", (unsigned long long)offset,
+                           length);
+        return true;
+    }
+    return write_register(device, offset, (uint32_t)value);
+}
+
+/* Status: what the write changes is read back, and a reset ends the use of the driver's memory. */
+static bool mmio_write_waits(void *opaque, uint64_t offset, unsigned length, uint64_t value)
+{
+    (void)opaque, (void)length, (void)value;
+    return offset == VIRTIO_MMIO_STATUS;
+}
+
+static void mmio_write_waited(void *opaque, uint64_t offset, unsigned length, uint64_t value,
+                              struct bus_waiter *waiter)
+{
+    (void)offset, (void)length;
+    virtio_write_status(opaque, (uint32_t)value, waiter);
+}
+
+/* What mmio_fast_write() left over and nobody waits for. */
+static void mmio_write(void *opaque, uint64_t offset, unsigned length, uint64_t value)
+{
+    struct virtio_device *device = opaque;
+    if (offset >= VIRTIO_MMIO_CONFIG)
+        device->kind->config_write(device, offset - VIRTIO_MMIO_CONFIG, length, value);
+    else
+        virtio_kicked(device, (unsigned)value);
+}
+
+int virtio_attach(struct virtio_device *device, unsigned slot, struct bus *bus, struct vm *vm,
+                  struct irq_lines *lines)
+{
+    static const struct bus_ops ops = {
+        .read = mmio_read,
+        .write = mmio_write,
+        .fast_read = mmio_fast_read,
+        .fast_write = mmio_fast_write,
+        .write_waits = mmio_write_waits,
+        .write_waited = mmio_write_waited,
+    };
+    gpa_t base = layout_virtio_gpa(slot);
+    device->mem = vm->mem;
+    irq_connect(lines, layout_virtio_gsi(slot), &device->irq);
+    int r = bus_add(bus, VCPU_MMIO, base.value, LAYOUT_VIRTIO_STRIDE, &ops, device);
+    if (r == 0)
+        r = virtio_watch_kicks(device);
+    for (unsigned q = 0; r == 0 && q < device->kind->queue_count; q++)
+        r = vm_add_ioeventfd(vm, gpa(base.value + VIRTIO_MMIO_QUEUE_NOTIFY), q, device->kicks[q].fd);
+    return r;
+}

@@ -1,0 +1,256 @@
+#include "dev/virtqueue.h"
+
+#include <linux/virtio_ring.h>
+#include <string.h>
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rings are little-endian (virtio 1.2, 1.4)");
+
+/* Sizes and alignments of the three parts: virtio 1.2, 2.7. The event words behind the rings are always
+ * counted. */
+#define DESC_ALIGN  16u
+#define AVAIL_ALIGN 2u
+#define USED_ALIGN  4u
+
+static uint64_t avail_bytes(uint16_t size)
+{
+    return 4 + 2 * (uint64_t)size + 2;
+}
+static uint64_t used_bytes(uint16_t size)
+{
+    return 4 + sizeof(struct vring_used_elem) * (uint64_t)size + 2;
+}
+
+/* The words that both sides look at. Alignment was checked at the start, and RAM is page-aligned. */
+static uint16_t *word_at(uint8_t *area, size_t offset)
+{
+    return (uint16_t *)(void *)(area + offset);
+}
+static uint16_t *avail_flags(const struct virtqueue *vq)
+{
+    return word_at(vq->avail, 0);
+}
+static uint16_t *avail_idx(const struct virtqueue *vq)
+{
+    return word_at(vq->avail, 2);
+}
+static uint16_t *avail_ring(const struct virtqueue *vq, uint16_t entry)
+{
+    return word_at(vq->avail, 4 + 2 * (size_t)(entry % vq->size));
+}
+static uint16_t *used_event(const struct virtqueue *vq)
+{
+    return word_at(vq->avail, 4 + 2 * (size_t)vq->size);
+}
+static uint16_t *used_flags(const struct virtqueue *vq)
+{
+    return word_at(vq->used, 0);
+}
+static uint16_t *used_idx(const struct virtqueue *vq)
+{
+    return word_at(vq->used, 2);
+}
+static uint16_t *avail_event(const struct virtqueue *vq)
+{
+    return word_at(vq->used, 4 + sizeof(struct vring_used_elem) * (size_t)vq->size);
+}
+
+int virtqueue_start(struct virtqueue *vq, const struct guest_mem *mem, uint16_t size, gpa_t desc, gpa_t avail,
+                    gpa_t used, bool event_idx, bool indirect)
+{
+    if (size == 0 || size > VIRTQUEUE_SIZE_MAX || (size & (size - 1)))
+        return fail(-EPROTO, "queue size %u is not a power of two up to %u", size, VIRTQUEUE_SIZE_MAX);
+    if (desc.value % DESC_ALIGN || avail.value % AVAIL_ALIGN || used.value % USED_ALIGN)
+        return fail(-EPROTO, "queue at 0x%llx, 0x%llx, 0x%llx is misaligned", (unsigned long long)desc.value,
+                    (unsigned long long)avail.value, (unsigned long long)used.value);
+    uint8_t *desc_host = guest_mem_at(mem, desc, sizeof(struct vring_desc) * (uint64_t)size);
+    uint8_t *avail_host = guest_mem_at(mem, avail, avail_bytes(size));
+    uint8_t *used_host = guest_mem_at(mem, used, used_bytes(size));
+    if (!desc_host || !avail_host || !used_host)
+        return fail(-EPROTO, "queue at 0x%llx, 0x%llx, 0x%llx is not in RAM", (unsigned long long)desc.value,
+                    (unsigned long long)avail.value, (unsigned long long)used.value);
+    *vq = (struct virtqueue){
+        .mem = mem,
+        .size = size,
+        .event_idx = event_idx,
+        .indirect = indirect,
+        .ready = true,
+        .desc = desc_host,
+        .avail = avail_host,
+        .used = used_host,
+    };
+    return 0;
+}
+
+void virtqueue_end(struct virtqueue *vq)
+{
+    *vq = (struct virtqueue){0};
+}
+
+/* --- taking
+ * ------------------------------------------------------------------------------------------------- */
+
+/* A table that a chain runs through: the queue's own, or an indirect one. */
+struct table {
+    const uint8_t *host;
+    uint32_t entries;
+};
+
+/* The one copy of a descriptor; what the guest does to the original from here on is not seen. */
+static int copy_descriptor(const struct table *table, uint32_t index, struct vring_desc *ret_desc)
+{
+    if (index >= table->entries)
+        return fail(-EPROTO, "descriptor %u of %u", index, table->entries);
+    memcpy(ret_desc, table->host + sizeof(*ret_desc) * index, sizeof(*ret_desc));
+    return 0;
+}
+
+/* The table that `desc` points to. */
+static int open_indirect(const struct virtqueue *vq, const struct vring_desc *desc, struct table *ret_table)
+{
+    if (!vq->indirect)
+        return fail(-EPROTO, "an indirect table, which was not negotiated");
+    if (desc->flags & VRING_DESC_F_NEXT)
+        return fail(-EPROTO, "an indirect descriptor with a next one");
+    if (desc->len == 0 || desc->len % sizeof(struct vring_desc))
+        return fail(-EPROTO, "an indirect table of %u bytes", desc->len);
+    const uint8_t *host = guest_mem_at(vq->mem, gpa(desc->addr), desc->len);
+    if (!host)
+        return fail(-EPROTO, "an indirect table at 0x%llx, outside RAM", (unsigned long long)desc->addr);
+    *ret_table = (struct table){.host = host, .entries = desc->len / (uint32_t)sizeof(struct vring_desc)};
+    return 0;
+}
+
+/* Adds one buffer to the chain. */
+static int add_part(const struct virtqueue *vq, const struct vring_desc *desc, unsigned iov_max,
+                    struct virtq_chain *chain)
+{
+    unsigned parts = chain->readable + chain->writable;
+    bool writable = desc->flags & VRING_DESC_F_WRITE;
+    if (parts == iov_max)
+        return fail(-EPROTO, "a chain of more than %u buffers", iov_max);
+    if (!writable && chain->writable)
+        return fail(-EPROTO, "a readable buffer after a writable one");
+    if (desc->len == 0)
+        return fail(-EPROTO, "a buffer of no length");
+    if (chain->readable_bytes + chain->writable_bytes + desc->len > UINT32_MAX)
+        return fail(-EPROTO, "a chain of 4 GiB or more");
+    void *host = guest_mem_at(vq->mem, gpa(desc->addr), desc->len);
+    if (!host)
+        return fail(-EPROTO, "a buffer of %u bytes at 0x%llx, outside RAM", desc->len,
+                    (unsigned long long)desc->addr);
+    chain->iov[parts] = (struct iovec){.iov_base = host, .iov_len = desc->len};
+    if (writable) {
+        chain->writable++;
+        chain->writable_bytes += desc->len;
+    } else {
+        chain->readable++;
+        chain->readable_bytes += desc->len;
+    }
+    return 0;
+}
+
+/* Follows the chain from its head. A chain that has taken as many steps in a table as that has entries, and
+ * goes on, runs in a circle. */
+static int walk(const struct virtqueue *vq, unsigned iov_max, struct virtq_chain *chain)
+{
+    struct table table = {.host = vq->desc, .entries = vq->size};
+    uint32_t index = chain->head, steps = 0;
+    bool in_indirect = false;
+    for (;;) {
+        struct vring_desc desc;
+        int r = copy_descriptor(&table, index, &desc);
+        if (r < 0)
+            return r;
+        if (desc.flags & VRING_DESC_F_INDIRECT) {
+            if (in_indirect)
+                return fail(-EPROTO, "an indirect table in an indirect table");
+            r = open_indirect(vq, &desc, &table);
+            if (r < 0)
+                return r;
+            in_indirect = true;
+            index = 0;
+            steps = 0;
+            continue;
+        }
+        r = add_part(vq, &desc, iov_max, chain);
+        if (r < 0)
+            return r;
+        if (!(desc.flags & VRING_DESC_F_NEXT))
+            return 0;
+        if (++steps == table.entries)
+            return fail(-EPROTO, "a chain that runs in a circle");
+        index = desc.next;
+    }
+}
+
+int virtqueue_pop(struct virtqueue *vq, struct iovec *iov, unsigned iov_max, struct virtq_chain *ret_chain)
+{
+    /* Acquire: what the driver wrote before it moved idx is visible after (2.7.13.3). */
+    uint16_t available = (uint16_t)(__atomic_load_n(avail_idx(vq), __ATOMIC_ACQUIRE) - vq->next_avail);
+    if (available == 0)
+        return 0;
+    if (available > vq->size)
+        return fail(-EPROTO, "%u chains available in a queue of %u", available, vq->size);
+    /* Each chain in flight holds one descriptor at least; so a driver that has more breaks the protocol, and
+     * this bounds what a device keeps of a queue. */
+    if (vq->in_flight == vq->size)
+        return fail(-EPROTO, "more chains in flight than the queue's %u", vq->size);
+
+    struct virtq_chain chain = {.iov = iov};
+    chain.head = __atomic_load_n(avail_ring(vq, vq->next_avail), __ATOMIC_RELAXED);
+    int r = walk(vq, iov_max, &chain);
+    if (r < 0)
+        return r;
+    vq->next_avail++;
+    vq->in_flight++;
+    *ret_chain = chain;
+    return 1;
+}
+
+/* --- giving back
+ * -------------------------------------------------------------------------------------------- */
+
+void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written)
+{
+    CHECK(vq->in_flight > 0);
+    const struct vring_used_elem elem = {.id = head, .len = written};
+    memcpy(vq->used + 4 + sizeof(elem) * (size_t)(vq->next_used % vq->size), &elem, sizeof(elem));
+    vq->next_used++;
+    vq->in_flight--;
+    /* Release: the entry and the data are visible before idx says so. */
+    __atomic_store_n(used_idx(vq), vq->next_used, __ATOMIC_RELEASE);
+}
+
+bool virtqueue_wants_interrupt(struct virtqueue *vq)
+{
+    if (vq->next_used == vq->signalled)
+        return false;
+    uint16_t before = vq->signalled;
+    vq->signalled = vq->next_used;
+    /* Between our store of used idx and this look: the driver stores its wish, then looks at used idx again
+     * (2.7.7.2). With both in this order at least one of us sees the other. */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (!vq->event_idx)
+        return !(__atomic_load_n(avail_flags(vq), __ATOMIC_RELAXED) & VRING_AVAIL_F_NO_INTERRUPT);
+    return vring_need_event(__atomic_load_n(used_event(vq), __ATOMIC_RELAXED), vq->next_used, before);
+}
+
+void virtqueue_disable_kicks(struct virtqueue *vq)
+{
+    /* With event indices it is enough to leave avail_event behind: the driver kicks only when it crosses it.
+     */
+    if (!vq->event_idx)
+        __atomic_store_n(used_flags(vq), VRING_USED_F_NO_NOTIFY, __ATOMIC_RELAXED);
+}
+
+bool virtqueue_enable_kicks(struct virtqueue *vq)
+{
+    if (vq->event_idx)
+        __atomic_store_n(avail_event(vq), vq->next_avail, __ATOMIC_RELAXED);
+    else
+        __atomic_store_n(used_flags(vq), 0, __ATOMIC_RELAXED);
+    /* The mirror of virtqueue_wants_interrupt(): our wish first, then a look at what came before it was seen.
+     */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return __atomic_load_n(avail_idx(vq), __ATOMIC_RELAXED) != vq->next_avail;
+}
