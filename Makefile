@@ -34,7 +34,7 @@ LIB      := $(BUILD)/libvolt.a
 PROGRAMS := $(BUILD)/volt-vmm
 include $(wildcard src/*/module.mk guest/*/module.mk test/*/module.mk bench/module.mk)
 
-.PHONY: all clean help
+.PHONY: all check format install clean help
 all: $(PROGRAMS) ## build every program (no network needed)
 
 $(BUILD)/%.o: %.c
@@ -50,6 +50,22 @@ $(LIB): $(LIB_OBJ)
 $(BUILD)/volt-vmm: $(VMM_OBJ) $(LIB)
 	$(SAY) LD $@
 	$(Q)$(CC) $(STATIC) $(LDFLAGS) $(VMM_OBJ) $(LIB) $(LIBS) -o $@
+
+check: ## the whole test suite; installs packages that are missing when run by root
+	@test/check
+
+format: ## format every C file
+	$(Q)git ls-files '*.c' '*.h' | xargs clang-format -i
+
+# Where Debian has such things. The guest's own program and what volt-kernel builds a kernel from are no commands.
+INSTALL_TO := $(DESTDIR)$(PREFIX)
+install: all ## to PREFIX (/usr/local), below DESTDIR if set
+	install -D -t '$(INSTALL_TO)/bin' $(filter-out $(BUILD)/guest/volt-init,$(PROGRAMS))
+	install -D -t '$(INSTALL_TO)/lib/volt' $(BUILD)/guest/volt-init
+	$(foreach page,$(wildcard docs/man/*.1),install -D -m 644 -t '$(INSTALL_TO)/share/man/man1' $(page) &&) true
+	$(foreach file,$(wildcard completion/*),install -D -m 644 -t '$(INSTALL_TO)/share/bash-completion/completions' $(file) &&) true
+	install -D -m 644 -t '$(INSTALL_TO)/share/volt/kernel' guest/kernel/config
+	$(foreach script,$(wildcard guest/kernel/*.sh),install -D -t '$(INSTALL_TO)/share/volt/kernel' $(script) &&) true
 
 clean: ## remove what was built
 	rm -rf $(BUILD)

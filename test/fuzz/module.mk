@@ -4,10 +4,11 @@ FUZZ_BIN := $(patsubst test/fuzz/%.c,$(BUILD)/test/fuzz/%,$(wildcard test/fuzz/f
 
 .PHONY: fuzzers fuzzers-link
 fuzzers: ## build the fuzzers
-	$(MAKE) BUILD=$(BUILD)/fuzz CC=clang WARNINGS=-Wall OPTIMIZE='-O1 -g -fno-omit-frame-pointer' \
+	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=clang WARNINGS=-Wall OPTIMIZE='-O1 -g -fno-omit-frame-pointer' \
 	    SANITIZE='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all' fuzzers-link
 
 fuzzers-link: $(FUZZ_BIN)
 
 $(FUZZ_BIN): $(BUILD)/test/fuzz/%: $(BUILD)/test/fuzz/%.o $(LIB)
-	$(CC) -pie $(LDFLAGS) -fsanitize=fuzzer $< $(LIB) $(LIBS) -o $@
+	$(SAY) LD $@
+	$(Q)$(CC) -pie $(LDFLAGS) -fsanitize=fuzzer $< $(LIB) $(LIBS) -o $@

@@ -14,14 +14,16 @@ guests: $(GUEST_BIN) ## build the tiny test guests
 
 $(GUEST_SRC:%.c=$(BUILD)/%.o) $(GUEST_LIB:%.c=$(BUILD)/%.o): $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	gcc $(GUEST_FLAGS) -MMD -MP -c $< -o $@
+	$(SAY) CC $<
+	$(Q)gcc $(GUEST_FLAGS) -MMD -MP -c $< -o $@
 
 $(BUILD)/test/guest/lib/start.o: test/guest/lib/start.S
 	@mkdir -p $(@D)
-	gcc -m32 -c $< -o $@
+	$(Q)gcc -m32 -c $< -o $@
 
 $(GUEST_BIN): $(BUILD)/test/guest/%: $(BUILD)/test/guest/%.o $(GUEST_OBJ) $(wildcard test/guest/*.S test/guest/*.ld)
-	ld -m elf_i386 -T test/guest/guest.ld -o $@.elf32 $(GUEST_OBJ) $<
-	objcopy -O binary $@.elf32 $@.image
-	gcc -DIMAGE='"$@.image"' -c test/guest/image.S -o $@.image.o
-	ld -T test/guest/image.ld -o $@ $@.image.o
+	$(SAY) LD $@
+	$(Q)ld -m elf_i386 -T test/guest/guest.ld -o $@.elf32 $(GUEST_OBJ) $<
+	$(Q)objcopy -O binary $@.elf32 $@.image
+	$(Q)gcc -DIMAGE='"$@.image"' -c test/guest/image.S -o $@.image.o
+	$(Q)ld -T test/guest/image.ld -o $@ $@.image.o

@@ -1,47 +1,16 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # work, here and the options are lab's
 # Sourced by lab: its kernel and its root file system.
-lab_cache=${VOLT_CACHE:-$HOME/.cache/volt}/lab
+lab_cache=${VOLT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/volt}/debian-cloud
 
 # Modules that the lab loads, or that SCRIPTs may.
 lab_modules=(kvm-amd kvm-intel virtio_pci virtio_blk virtio_net tun tap macvtap bridge veth vhost_net vhost_vsock
     loop nbd fuse overlay)
 
-# Debian's cloud kernel, unpacked under $lab_cache: vmlinuz, modules/ and version. Made under another name and renamed, so
-# that two labs may start at once.
+# Debian's cloud kernel, which guests boot as well: vmlinuz, modules/ and kver.
 lab_kernel()
 {
-    [ -e "$lab_cache/version" ] && return 0
-    mkdir -p "$lab_cache"
-    local new package
-    new=$(mktemp -d "$lab_cache/new.XXXXXX")
-    echo "lab: fetching Debian's cloud kernel" >&2
-    if ! (
-        cd "$new"
-        package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p' | head -n 1)
-        if [ -z "$package" ]; then
-            apt-get -qq update
-            package=$(apt-cache depends linux-image-cloud-amd64 |
-                sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p' | head -n 1)
-        fi
-        apt-get -qq -o APT::Sandbox::User=root download "$package"
-        dpkg-deb -x linux-image-*.deb unpacked
-    ) >"$new.log" 2>&1; then
-        cat "$new.log" >&2
-        rm -rf "$new" "$new.log"
-        echo "lab: cannot fetch linux-image-cloud-amd64 with apt-get download" >&2
-        return 1
-    fi
-    local version
-    version=$(ls "$new/unpacked/lib/modules")
-    depmod -b "$new/unpacked" "$version"
-    rm -rf "$lab_cache/modules"
-    mv "$new/unpacked/boot/vmlinuz-$version" "$lab_cache/vmlinuz"
-    mkdir -p "$lab_cache/modules/lib"
-    mv "$new/unpacked/lib/modules" "$lab_cache/modules/lib/"
-    echo "$version" >"$new/version"
-    mv "$new/version" "$lab_cache/version" # last: its presence means that all is there
-    rm -rf "$new" "$new.log"
+    [ -e "$lab_cache/kver" ] || "$here/../../guest/image/get-debian-kernel.sh" "$lab_cache" cloud
 }
 
 # copy_program ROOT PROGRAM: with the shared libraries it is linked with.
@@ -71,19 +40,21 @@ lab_initramfs()
 {
     local output=$1 script=$2 root=$work/root version module file
     shift 2
-    version=$(cat "$lab_cache/version")
+    version=$(cat "$lab_cache/kver")
     mkdir -p "$root"/{bin,sbin,dev,proc,sys,tmp,run,etc,payload,root,usr/bin,usr/share,"lib/modules/$version"}
     cp /bin/busybox "$root/bin/"
     ln -s busybox "$root/bin/sh"
     ln -s ../bin/busybox "$root/sbin/modprobe"
+    mkdir -p "$work/kernel/lib" # as modprobe wants it
+    ln -s "$lab_cache/modules" "$work/kernel/lib/modules"
     for module in "${lab_modules[@]}"; do
-        modprobe -d "$lab_cache/modules" -S "$version" --show-depends "$module" 2>/dev/null |
-            sed -n "s|^insmod $lab_cache/modules/||p" || true
+        modprobe -d "$work/kernel" -S "$version" --show-depends "$module" 2>/dev/null |
+            sed -n "s|^insmod $work/kernel/||p" || true
     done | sort -u | while read -r file; do
         mkdir -p "$root/$(dirname "$file")"
-        cp "$lab_cache/modules/$file" "$root/$file"
+        cp "$work/kernel/$file" "$root/$file"
     done
-    cp "$lab_cache/modules/lib/modules/$version"/modules.{order,builtin,builtin.modinfo} "$root/lib/modules/$version/"
+    cp "$lab_cache/modules/$version"/modules.{order,builtin,builtin.modinfo} "$root/lib/modules/$version/"
     depmod -b "$root" "$version"
 
     for file in "${programs[@]}"; do

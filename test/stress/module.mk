@@ -4,10 +4,11 @@ STRESS_BIN := $(patsubst test/stress/%.c,$(BUILD)/test/stress/%,$(wildcard test/
 
 .PHONY: stress stress-link
 stress: ## build the stress programs with TSan
-	$(MAKE) BUILD=$(BUILD)/tsan STATIC=-pie OPTIMIZE='-O1 -g -fno-omit-frame-pointer' \
+	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan STATIC=-pie WARNINGS=-Wall OPTIMIZE='-O1 -g -fno-omit-frame-pointer' \
 	    SANITIZE='-fsanitize=thread -Wno-tsan' stress-link
 
 stress-link: $(STRESS_BIN)
 
 $(STRESS_BIN): $(BUILD)/test/stress/%: $(BUILD)/test/stress/%.o $(LIB)
-	$(CC) -pie $(LDFLAGS) $< $(LIB) $(LIBS) -o $@
+	$(SAY) LD $@
+	$(Q)$(CC) -pie $(LDFLAGS) $< $(LIB) $(LIBS) -o $@

@@ -9,8 +9,9 @@ units: $(UNIT_BIN) ## build the unit tests
 $(UNIT_BIN:%=%.o): WARNINGS += -Wno-conversion
 
 $(UNIT_BIN): $(BUILD)/test/unit/%: $(BUILD)/test/unit/%.o $(LIB)
-	$(CC) -pie $(LDFLAGS) -Wl,--no-gc-sections $< $(LIB) $(LIBS) -lcriterion -o $@
+	$(SAY) LD $@
+	$(Q)$(CC) -pie $(LDFLAGS) -Wl,--no-gc-sections $< $(LIB) $(LIBS) -lcriterion -o $@
 
 asan: ## build the VMM and the unit tests with ASan and UBSan, every report fatal
-	$(MAKE) BUILD=$(BUILD)/asan STATIC=-pie OPTIMIZE='-O1 -g -fno-omit-frame-pointer' \
+	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/asan STATIC=-pie WARNINGS=-Wall OPTIMIZE='-O1 -g -fno-omit-frame-pointer' \
 	    SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all' all units

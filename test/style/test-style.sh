@@ -1,0 +1,69 @@
+#!/bin/bash
+# Whether the tree is written as it should be: what tools can tell about it.
+set -euo pipefail
+. test/tap.sh
+
+# Of a checkout what git knows, of an unpacked archive everything.
+files()
+{
+    if git rev-parse --git-dir >/dev/null 2>&1; then
+        git ls-files -- "$@"
+    else
+        local pattern
+        for pattern; do
+            find . -path "./${BUILD:-build}" -prune -o -type f -name "${pattern##*/}" -print
+        done
+    fi
+}
+
+scripts()
+{
+    local file
+    files '*' | while read -r file; do
+        [ -f "$file" ] || continue
+        case $(head -c 60 "$file" | head -n 1 | tr -d '\0') in
+        '#!'*/sh | '#!'*/bash | '#!'*/busybox\ sh | '# shellcheck shell='*) echo "$file" ;;
+        esac
+    done
+}
+
+shell_scripts()
+{
+    scripts | xargs shellcheck -x
+}
+
+formatting()
+{
+    files '*.c' '*.h' | xargs clang-format --dry-run -Werror
+}
+
+# A file that grows past 600 lines has two subjects.
+file_lengths()
+{
+    local long
+    long=$(files '*.c' '*.h' | xargs wc -l | awk '$2 != "total" && $1 > 600')
+    [ -z "$long" ] || { echo "$long" && return 1; }
+}
+
+# Everything that is compiled with the Makefile's flags; test/guest has no C library to find.
+clang_tidy()
+{
+    files 'src/*.c' 'guest/*.c' | xargs -P 2 -I FILE sh -c \
+        'clang-tidy --quiet FILE -- -Isrc -D_GNU_SOURCE -DVOLT_VERSION="\"\"" -std=gnu11 2>/dev/null || exit 1'
+}
+
+# Without leaks: cppcheck does not know the cleanup attribute (ASan looks for leaks). Without uninitialised members: it
+# does not know what a function sets through a pointer (the compilers and the analyzer do).
+run_cppcheck()
+{
+    files 'src/*.c' 'guest/*.c' | xargs cppcheck -q -j 2 --std=c11 --enable=warning,performance,portability \
+        --inline-suppr --suppress=missingIncludeSystem --suppress=memleak --suppress=resourceLeak \
+        --suppress=uninitStructMember -Isrc -D_GNU_SOURCE --error-exitcode=1
+}
+
+tap_run "shellcheck" shell_scripts
+tap_run "clang-format (remedy: make format)" formatting
+tap_run "no file of more than 600 lines" file_lengths
+tap_run "cppcheck" run_cppcheck
+tap_run "clang-tidy" clang_tidy
+tap_done
