@@ -19,7 +19,7 @@
 #include "vcpu/vcpu.h"
 
 #define VIRTIO_QUEUES_MAX 4u
-#define VIRTIO_CONFIG_MAX 64u /* bytes of configuration space; virtio-blk's is the longest */
+#define VIRTIO_CONFIG_MAX 128u /* bytes of configuration space; virtio-blk's is the longest */
 
 struct virtio_device;
 struct disk;
