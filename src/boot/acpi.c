@@ -124,8 +124,6 @@ enum { MADT_LAPIC = 0, MADT_IOAPIC = 1, MADT_OVERRIDE = 2, MADT_LAPIC_NMI = 4 };
 #define BOOT_NO_VGA (1u << 2)
 #define BOOT_NO_RTC (1u << 5) /* kernels ask the paravirtual clock for the time; the CMOS' costs exits */
 
-#define RESET_VALUE 1 /* any will do: the reset register has no other use */
-
 /* FADT flags (5.2.9, table 5.10). */
 #define FADT_WBINVD           (1u << 0)
 #define FADT_NO_FIXED_POWER   (1u << 4) /* the power button is a device of the DSDT */
@@ -186,7 +184,7 @@ static uint64_t write_fadt(struct aml *area, uint64_t dsdt)
         .flags = FADT_WBINVD | FADT_NO_FIXED_POWER | FADT_NO_FIXED_SLEEP | FADT_RESET_REGISTER |
                  FADT_HARDWARE_REDUCED,
         .reset = port(LAYOUT_ACPI_SLEEP + 2),
-        .reset_value = RESET_VALUE,
+        .reset_value = ACPI_RESET_VALUE,
         .minor_revision = 4,
         .x_dsdt = dsdt,
         .sleep_control = port(LAYOUT_ACPI_SLEEP),

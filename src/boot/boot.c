@@ -100,6 +100,23 @@ static int load_kernel(const struct boot_config *config, const struct guest_mem 
                                          : elf_load(&file, mem, ret_image);
 }
 
+/*
+ * Linux with CONFIG_EFI on a hardware-reduced machine reboots by EFI and, having none, by BIOS: it passes the
+ * reset register over and jumps to the reset vector in real mode (arch/x86/kernel/reboot.c, reboot_init;
+ * efi/quirks.c, efi_reboot_required). So the vector has code that writes the register for it.
+ */
+static int write_reset_vector(const struct guest_mem *mem)
+{
+    static const char code[] = "\xb0\x01"     /* mov $1, %al */
+                               "\xba\x02\x06" /* mov $0x602, %dx */
+                               "\xee"         /* out %al, (%dx) */
+                               "\xf4"         /* again: hlt */
+                               "\xeb\xfd";    /* jmp again */
+    _Static_assert(ACPI_RESET_VALUE == 1 && LAYOUT_ACPI_SLEEP + 2 == 0x602,
+                   "what the code writes, and where");
+    return guest_mem_write(mem, gpa(LAYOUT_RESET_GPA), code, sizeof(code) - 1);
+}
+
 int boot_load(const struct boot_config *config, const struct guest_mem *mem, struct boot_entry *ret_entry)
 {
     char line[BOOT_CMDLINE_SIZE];
@@ -118,6 +135,8 @@ int boot_load(const struct boot_config *config, const struct guest_mem *mem, str
         error = mptable_write(mem, config->cpu_count);
     if (!error)
         error = acpi_write(mem, config);
+    if (!error)
+        error = write_reset_vector(mem);
     if (error)
         return error;
     *ret_entry =

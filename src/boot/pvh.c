@@ -15,7 +15,7 @@ struct pvh_page {
 _Static_assert(sizeof(struct pvh_start_info) == 56, "the ABI's size");
 _Static_assert(sizeof(struct pvh_page) <= PAGE, "one page");
 
-int pvh_load_initrd(int fd, const char *name, uint64_t floor, const struct guest_mem *mem,
+int pvh_load_initrd(int fd, const char *name, uint64_t kernel_end, const struct guest_mem *mem,
                     struct pvh_initrd *ret_initrd)
 {
     struct stat status;
@@ -28,16 +28,14 @@ int pvh_load_initrd(int fd, const char *name, uint64_t floor, const struct guest
     if (!S_ISREG(status.st_mode) || status.st_size == 0)
         return fail(-EINVAL, "%s: not a file with something in it (an initrd is a cpio archive)", name);
 
-    uint64_t size = (uint64_t)status.st_size, low_end = mem->regions[0].size, begin = align_up(floor, PAGE);
-    if (begin > low_end || size > low_end - begin) {
+    uint64_t size = (uint64_t)status.st_size, low_end = mem->regions[0].size,
+             address = align_up(kernel_end, PAGE);
+    void *to = size <= low_end ? guest_mem_at(mem, gpa(address), size) : NULL;
+    if (!to) {
         char text[SIZE_TEXT_MAX];
         return fail(-EFBIG, "%s: %s do not fit the guest's memory (give it more, with --memory)", name,
                     size_text(size, text));
     }
-    uint64_t address = align_down(low_end - size, PAGE);
-    void *to = guest_mem_at(mem, gpa(address), size);
-    if (!to)
-        return fail(-EFBIG, "%s: does not fit the guest's memory (give it more, with --memory)", name);
     int error = read_full_at(fd, to, size, 0);
     if (error == -EPIPE)
         return fail(-EPIPE, "%s: became shorter while it was read (is it being written?)", name);

@@ -44,11 +44,11 @@ struct pvh_initrd {
 };
 
 /*
- * Reads the initrd into guest memory, as high as the low region goes and not below `floor`, the end of the
- * kernel. -EINVAL not a regular file; -EFBIG it does not fit, -EPIPE it became shorter while it was read;
- * read errors as they are. `fd` may be -1: no initrd.
+ * Reads the initrd into guest memory, right behind the kernel: a 2 MiB page of memory that is not touched is
+ * one that the host need not clear. -EINVAL not a regular file, or empty; -EFBIG it does not fit; -EPIPE it
+ * became shorter while it was read; read errors as they are. `fd` may be -1: no initrd.
  */
-int pvh_load_initrd(int fd, const char *name, uint64_t floor, const struct guest_mem *mem,
+int pvh_load_initrd(int fd, const char *name, uint64_t kernel_end, const struct guest_mem *mem,
                     struct pvh_initrd *ret_initrd);
 
 /* Writes start info, module list and memory map to LAYOUT_PVH_INFO_GPA; the other addresses are the layout's.

@@ -11,7 +11,8 @@
 #define LAYOUT_ACPI_GPA       UINT64_C(0xe0000)  /* RSDP here: also found by scanning (ACPI 6.4, 5.2.5.1) */
 #define LAYOUT_ACPI_END       UINT64_C(0xf0000)
 #define LAYOUT_MPCONFIG_GPA   UINT64_C(0xf0000)  /* what the pointer at LAYOUT_MPTABLE_GPA points to */
-#define LAYOUT_MPCONFIG_END   UINT64_C(0x100000)
+#define LAYOUT_MPCONFIG_END   UINT64_C(0xffff0)
+#define LAYOUT_RESET_GPA      UINT64_C(0xffff0)  /* a PC's reset vector: kernels jump here to reboot "by BIOS" */
 #define LAYOUT_HIGH_RAM_GPA   UINT64_C(0x100000)
 
 /* virtio-mmio devices: one page each from here up, in the gap below 4 GiB. */
