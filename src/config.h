@@ -1,0 +1,57 @@
+/*
+ * What to run: one structure, filled from the command line (config_args.c) or from JSON with the keys of
+ * Firecracker's configuration file (config_json.c), and checked in one place.
+ */
+#pragma once
+
+#include "vcpu/mem.h"
+
+#define CONFIG_DRIVES_MAX 62u /* virtio slots (dev/layout.h) less the entropy device and one to spare */
+
+struct drive_config {
+    char *path;
+    bool read_only;
+    bool direct; /* O_DIRECT: past the host's page cache */
+};
+
+enum serial_kind { SERIAL_STDIO, SERIAL_FILE, SERIAL_OFF };
+
+struct config {
+    char *kernel, *initrd;
+    char *cmdline; /* replaces the default command line; NULL: the default */
+    char *append;  /* added after it; may be NULL */
+    struct drive_config drives[CONFIG_DRIVES_MAX];
+    unsigned drive_count;
+    bool has_rootfs; /* drives[0] is the root file system */
+    uint64_t memory; /* bytes */
+    unsigned cpus;
+    enum guest_pages pages;
+    enum serial_kind serial;
+    char *serial_path;
+};
+
+/* A VM of 128 MiB and one CPU with its console on stdio, and nothing to boot yet. */
+void config_init(struct config *config);
+void config_free(struct config *config);
+
+/*
+ * Reads the command line into `config`. Handles --help, --version and wrong usage itself (exit 0 or 1 after
+ * words on stderr). Returns 0, or a negative errno with words for a file or value that cannot be used.
+ */
+int config_from_args(int argc, char **argv, struct config *config);
+
+/* Adds what the JSON file says to `config`. -EINVAL names the key or the place in the file. */
+int config_from_json(const char *path, struct config *config);
+
+/* Adds a drive; `root` makes it the first. -EEXIST a second root, -ENOSPC too many. */
+int config_add_drive(struct config *config, const char *path, bool read_only, bool direct, bool root);
+
+/* What cannot be run although each option by itself is right. */
+int config_check(const struct config *config);
+
+/* The guest's command line, made of the default, --append and what the drives call for. The caller frees it.
+ */
+int config_command_line(const struct config *config, char **ret_line);
+
+/* The default command line, for --help. */
+extern const char config_default_cmdline[];

@@ -1,0 +1,177 @@
+/* The command line of volt-vmm, by argp. */
+#include "config.h"
+
+#include <argp.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *argp_program_version = "volt-vmm " VOLT_VERSION;
+
+enum {
+    OPTION_INITRD = 0x100,
+    OPTION_CMDLINE,
+    OPTION_APPEND,
+    OPTION_ROOTFS,
+    OPTION_DISK,
+    OPTION_HUGEPAGES,
+    OPTION_THP,
+    OPTION_SERIAL,
+    OPTION_CONFIG,
+};
+
+static const struct argp_option options[] = {
+    {NULL, 0, NULL, 0, "What to boot:", 1},
+    {"kernel", 'k', "FILE", 0, "kernel: an ELF vmlinux with a PVH note, or a distribution's bzImage", 1},
+    {"initrd", OPTION_INITRD, "FILE", 0, "initial RAM disk", 1},
+    {"append", OPTION_APPEND, "WORDS", 0, "add to the default kernel command line", 1},
+    {"cmdline", OPTION_CMDLINE, "WORDS", 0, "replace the default kernel command line", 1},
+
+    {NULL, 0, NULL, 0, "What it has:", 2},
+    {"memory", 'm', "SIZE", 0, "memory, as in 128M or 2G (default 128M)", 2},
+    {"cpus", 'c', "N", 0, "CPUs (default 1)", 2},
+    {"rootfs", OPTION_ROOTFS, "FILE[,ro]", 0, "root file system: /dev/vda, and root= on the command line", 2},
+    {"disk", OPTION_DISK, "FILE[,ro][,direct]", 0,
+     "another disk, a file or a block device: /dev/vdb and on (may be given again); direct: past the page "
+     "cache",
+     2},
+    {"serial", OPTION_SERIAL, "WHERE", 0, "the console: stdio (default), file=PATH, or off", 2},
+
+    {NULL, 0, NULL, 0, "How memory is backed:", 3},
+    {"thp", OPTION_THP, "on|off", 0,
+     "transparent huge pages (default on: boots 25 ms sooner; off: an idle guest costs some 5 MiB less)", 3},
+    {"hugepages", OPTION_HUGEPAGES, NULL, 0, "2 MiB pages of the host's hugetlb pool", 3},
+
+    {NULL, 0, NULL, 0, "And:", 4},
+    {"config", OPTION_CONFIG, "FILE", 0,
+     "read a JSON configuration (Firecracker's keys) first; options add to it", 4},
+    {0},
+};
+
+static const char doc[] =
+    "Run a microVM: boot a Linux kernel under KVM with its console on this terminal.\v"
+    "Examples:\n"
+    "  volt-vmm --kernel vmlinux --rootfs rootfs.ext4\n"
+    "  volt-vmm --kernel bzImage --initrd initrd.img --rootfs disk.img,ro --memory 512M --cpus 2\n"
+    "  volt-vmm --config vm.json --serial file=console.log\n"
+    "\n"
+    "On a terminal Ctrl-A x ends the VM and Ctrl-A h shows what else there is.\n"
+    "\n"
+    "Exit status: 0 the guest rebooted or powered off, or Ctrl-A x; 1 the configuration is wrong; 2 the host "
+    "failed (KVM, "
+    "io_uring, memory); 3 the guest's kernel panicked; 4 the guest crashed (triple fault); 128+N signal N "
+    "ended the VM.\n";
+
+/* Takes ",word" off the end of `text` if it is there. */
+static bool take_suffix(char *text, const char *word)
+{
+    size_t length = strlen(text), word_length = strlen(word);
+    if (length <= word_length || strcmp(text + length - word_length, word) != 0)
+        return false;
+    text[length - word_length] = '\0';
+    return true;
+}
+
+static int add_drive(struct config *config, const char *argument, bool root)
+{
+    CLEANUP_FREE char *path = strdup(argument);
+    if (!path)
+        return fail(-ENOMEM, "no memory for the configuration");
+    bool read_only = false, direct = false;
+    for (;;) {
+        if (take_suffix(path, ",ro"))
+            read_only = true;
+        else if (take_suffix(path, ",direct"))
+            direct = true;
+        else if (!take_suffix(path, ",rw"))
+            break;
+    }
+    return config_add_drive(config, path, read_only, direct, root);
+}
+
+static int set_text(char **field, const char *value)
+{
+    char *copy = strdup(value);
+    if (!copy)
+        return fail(-ENOMEM, "no memory for the configuration");
+    free(*field);
+    *field = copy;
+    return 0;
+}
+
+static int set_cpus(struct config *config, const char *text)
+{
+    char *end = NULL;
+    errno = 0;
+    unsigned long count = strtoul(text, &end, 10);
+    if (errno || end == text || *end || count == 0 || count > 254 || text[0] == '-')
+        return fail(-EINVAL, "--cpus '%s': give a number from 1 to 254", text);
+    config->cpus = (unsigned)count;
+    return 0;
+}
+
+static int set_serial(struct config *config, const char *text)
+{
+    if (strcmp(text, "stdio") == 0)
+        config->serial = SERIAL_STDIO;
+    else if (strcmp(text, "off") == 0)
+        config->serial = SERIAL_OFF;
+    else if (strncmp(text, "file=", 5) == 0 && text[5]) {
+        config->serial = SERIAL_FILE;
+        return set_text(&config->serial_path, text + 5);
+    } else
+        return fail(-EINVAL, "--serial '%s': give stdio, file=PATH or off", text);
+    return 0;
+}
+
+static int set_thp(struct config *config, const char *text)
+{
+    if (strcmp(text, "on") != 0 && strcmp(text, "off") != 0)
+        return fail(-EINVAL, "--thp '%s': give on or off", text);
+    config->pages = text[1] == 'n' ? GUEST_PAGES_THP_ON : GUEST_PAGES_THP_OFF;
+    return 0;
+}
+
+static error_t parse_option(int key, char *argument, struct argp_state *state)
+{
+    struct config *config = state->input;
+    int r = 0;
+    switch (key) {
+    case 'k': r = set_text(&config->kernel, argument); break;
+    case 'm': r = size_parse(argument, &config->memory); break;
+    case 'c': r = set_cpus(config, argument); break;
+    case OPTION_INITRD: r = set_text(&config->initrd, argument); break;
+    case OPTION_CMDLINE: r = set_text(&config->cmdline, argument); break;
+    case OPTION_APPEND: r = set_text(&config->append, argument); break;
+    case OPTION_ROOTFS: r = add_drive(config, argument, true); break;
+    case OPTION_DISK: r = add_drive(config, argument, false); break;
+    case OPTION_HUGEPAGES: config->pages = GUEST_PAGES_HUGETLB; break;
+    case OPTION_THP: r = set_thp(config, argument); break;
+    case OPTION_SERIAL: r = set_serial(config, argument); break;
+    case OPTION_CONFIG: r = config_from_json(argument, config); break;
+    case ARGP_KEY_ARG:
+        r = fail(-EINVAL, "'%s' is not an option (files are given by --kernel, --rootfs, --disk)", argument);
+        break;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+    return r < 0 ? -r : 0;
+}
+
+/* The default command line is shown where it is spoken of. */
+static char *help_filter(int key, const char *text, void *input)
+{
+    (void)input;
+    char *shown;
+    if (key == OPTION_APPEND &&
+        asprintf(&shown, "%s, which is: %s console=ttyS0", text, config_default_cmdline) >= 0)
+        return shown;
+    return (char *)text;
+}
+
+int config_from_args(int argc, char **argv, struct config *config)
+{
+    static const struct argp argp = {
+        .options = options, .parser = parse_option, .doc = doc, .help_filter = help_filter};
+    argp_err_exit_status = 1;
+    error_t error = argp_parse(&argp, argc, argv, 0, NULL, config);
+    return error ? -error : 0;
+}
