@@ -34,7 +34,7 @@ LIB      := $(BUILD)/libvolt.a
 PROGRAMS := $(BUILD)/volt-vmm
 include $(wildcard src/*/module.mk guest/*/module.mk test/*/module.mk bench/module.mk)
 
-.PHONY: all check format install clean help
+.PHONY: all run check format install clean help
 all: $(PROGRAMS) ## build every program (no network needed)
 
 $(BUILD)/%.o: %.c
@@ -51,8 +51,11 @@ $(BUILD)/volt-vmm: $(VMM_OBJ) $(LIB)
 	$(SAY) LD $@
 	$(Q)$(CC) $(STATIC) $(LDFLAGS) $(VMM_OBJ) $(LIB) $(LIBS) -o $@
 
+run: ## boot a guest to a shell on this terminal, in the lab if this machine's KVM cannot
+	@BUILD='$(BUILD)' test/lab/run-anywhere
+
 check: ## the whole test suite; installs packages that are missing when run by root
-	@test/check
+	@BUILD='$(BUILD)' test/check
 
 format: ## format every C file
 	$(Q)git ls-files '*.c' '*.h' | xargs clang-format -i

@@ -23,7 +23,7 @@ $(BUILD)/test/guest/lib/start.o: test/guest/lib/start.S
 
 $(GUEST_BIN): $(BUILD)/test/guest/%: $(BUILD)/test/guest/%.o $(GUEST_OBJ) $(wildcard test/guest/*.S test/guest/*.ld)
 	$(SAY) LD $@
-	$(Q)ld -m elf_i386 -T test/guest/guest.ld -o $@.elf32 $(GUEST_OBJ) $<
+	$(Q)ld --no-warn-rwx-segments -m elf_i386 -T test/guest/guest.ld -o $@.elf32 $(GUEST_OBJ) $<
 	$(Q)objcopy -O binary $@.elf32 $@.image
 	$(Q)gcc -DIMAGE='"$@.image"' -c test/guest/image.S -o $@.image.o
-	$(Q)ld -T test/guest/image.ld -o $@ $@.image.o
+	$(Q)ld --no-warn-rwx-segments -T test/guest/image.ld -o $@ $@.image.o
