@@ -1,0 +1,87 @@
+/* What the files of the stellarium command share. */
+#pragma once
+
+#include "store/image.h"
+#include "store/ingest.h"
+#include "store/volume.h"
+
+#include <jansson.h>
+
+/* Exit statuses, as the man page has them. */
+enum exit_status {
+    EXIT_DONE = 0,
+    EXIT_NO = 1,      /* verify found something, diff found a difference */
+    EXIT_USAGE = 2,   /* the command line is wrong */
+    EXIT_FAILED = 3,  /* anything else went wrong */
+    EXIT_DAMAGED = 4, /* something in the store is missing or corrupt */
+    EXIT_BUSY = 5,    /* another process uses it */
+};
+
+/* One run of the command: what the command line says. */
+struct call {
+    struct store *store; /* open, but for init */
+    const char *store_path;
+    bool json;
+    unsigned argument_count;
+    char *const *arguments;
+    const char *const *bases; /* --base */
+    unsigned base_count;
+    uint64_t size; /* --size; 0: not given */
+    unsigned budget;
+    bool reread, dry_run, full; /* --reread, --dry-run, --no-sparse */
+};
+
+/* The subcommands: 0, EXIT_NO, or a negative errno with words. */
+int command_init(const struct call *call);
+int command_import(const struct call *call);
+int command_export(const struct call *call);
+int command_ls(const struct call *call);
+int command_info(const struct call *call);
+int command_clone(const struct call *call);
+int command_commit(const struct call *call);
+int command_rm(const struct call *call);
+int command_gc(const struct call *call);
+int command_verify(const struct call *call);
+int command_stat(const struct call *call);
+int command_diff(const struct call *call);
+
+/* A line that is redrawn on a terminal's standard error: what, how much, how fast, how long still. Silent
+ * elsewhere. */
+struct progress {
+    const char *what;
+    uint64_t total;
+    int64_t started, drawn; /* nanoseconds */
+    bool terminal;
+};
+void progress_begin(struct progress *progress, const char *what, uint64_t total);
+void progress_update(void *progress, uint64_t done, uint64_t total);
+void progress_bytes(void *progress, uint64_t done); /* with the total given at the beginning */
+void progress_end(struct progress *progress);
+double seconds_since(int64_t nanoseconds);
+int64_t now_nanoseconds(void);
+
+/* Prints and releases a JSON value, with a newline. */
+int print_json(json_t *value);
+
+/*
+ * Makes a raw image of what import was given: a raw image or device is opened as it is; a tar, a directory,
+ * an OCI layout or archive becomes an ext4 file system in a temporary file, the same for the same input.
+ * `size` 0: as large as it needs.
+ */
+struct prepared {
+    int fd;
+    uint64_t bytes;
+    const char *kind; /* for people: "raw image", "directory", ... */
+    bool file;        /* fd is the source itself, a regular file */
+};
+int source_prepare(const char *path, uint64_t size, struct prepared *ret_prepared);
+
+/* Unpacks an OCI layout (or what docker save wrote) at `layout` into the directory `root`, layer by layer. */
+int oci_unpack(const char *layout, const char *root);
+
+/* Runs a program and waits: 0, or -EIO with words if it fails, -ENOENT with the package to install if it is
+ * not there. `output`, if not NULL, receives what it prints (malloc()ed, with a final 0). */
+int run_tool(const char *const *arguments, const char *package, char **output);
+
+/* Removes a directory tree, not following symbolic links. */
+int remove_tree(int directory, const char *path);

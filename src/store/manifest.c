@@ -1,0 +1,199 @@
+#include "store/manifest.h"
+#include "store/private.h"
+#include "store/wire.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+static int lies(const char *what)
+{
+    return fail(-EBADMSG, "manifest: %s (is it damaged?)", what);
+}
+
+static int check_header(struct manifest *m)
+{
+    const uint8_t *h = m->bytes;
+    uint64_t tables, extents;
+    if (m->length < MANIFEST_HEADER + OBJECT_ID_BYTES || memcmp(h, MANIFEST_MAGIC, 8) != 0)
+        return lies("does not begin as one");
+    if (get32(h + 8) != MANIFEST_VERSION || get32(h + 12) != MANIFEST_HEADER)
+        return fail(-EPROTO, "manifest: version %u, this program reads %u", get32(h + 8), MANIFEST_VERSION);
+    if (get64(h + 16) != m->length || get32(h + 32) != STORE_PAGE || get32(h + 36) != STORE_OBJECT_BYTES ||
+        get64(h + 56))
+        return lies("a size in its header is wrong");
+    m->image_bytes = get64(h + 24);
+    m->object_count = get64(h + 40);
+    m->extent_count = get64(h + 48);
+    if (m->image_bytes > MANIFEST_IMAGE_MAX || m->object_count > UINT32_MAX)
+        return lies("its image is larger than any");
+    m->image_pages = align_up(m->image_bytes, STORE_PAGE) / STORE_PAGE;
+    if (mul_overflows(m->object_count, MANIFEST_OBJECT, &tables) ||
+        mul_overflows(m->extent_count, MANIFEST_EXTENT, &extents) ||
+        add_overflows(tables, extents, &tables) || tables != m->length - MANIFEST_HEADER - OBJECT_ID_BYTES)
+        return lies("its tables do not fill it");
+    m->objects = m->bytes + MANIFEST_HEADER;
+    m->extents = m->objects + m->object_count * MANIFEST_OBJECT;
+    return 0;
+}
+
+static int check_objects(const struct manifest *m)
+{
+    static const struct object_id none;
+    for (uint64_t i = 0; i < m->object_count; i++) {
+        const uint8_t *o = m->objects + i * MANIFEST_OBJECT;
+        if (get32(o + 32) == 0 || get32(o + 32) > STORE_OBJECT_PAGES || get32(o + 36) != 0)
+            return lies("an object has an impossible size");
+        if (memcmp(o, &none, sizeof(none)) == 0)
+            return lies("an object has no name");
+    }
+    return 0;
+}
+
+static int check_extents(const struct manifest *m)
+{
+    uint64_t from = 0, named = 0;
+    for (uint64_t i = 0; i < m->extent_count; i++) {
+        struct manifest_extent e = manifest_extent(m, i);
+        if (e.first_page < from || e.first_page >= m->image_pages || e.pages == 0 ||
+            e.pages > m->image_pages - e.first_page)
+            return lies("its extents overlap, are unsorted or lie outside the image");
+        if (e.object > named || e.object >= m->object_count)
+            return lies("its objects are not in the order of their use");
+        named = MAX(named, (uint64_t)e.object + 1);
+        if (e.object_page + e.pages > get32(m->objects + (uint64_t)e.object * MANIFEST_OBJECT + 32))
+            return lies("an extent lies outside its object");
+        from = e.first_page + e.pages;
+    }
+    return named == m->object_count ? 0 : lies("an object is not used");
+}
+
+int manifest_parse(uint8_t *bytes, size_t length, bool check_hash, struct manifest **ret_manifest)
+{
+    struct manifest *m = malloc(sizeof(*m));
+    if (!m) {
+        free(bytes);
+        return fail(-ENOMEM, "manifest: no memory");
+    }
+    *m = (struct manifest){.bytes = bytes, .length = length};
+    int r = check_header(m);
+    if (r == 0 && check_hash) {
+        struct object_id self;
+        object_hash(bytes, length - OBJECT_ID_BYTES, &self);
+        if (memcmp(&self, bytes + length - OBJECT_ID_BYTES, sizeof(self)) != 0)
+            r = lies("its bytes do not match its hash");
+    }
+    if (r == 0)
+        r = check_objects(m);
+    if (r == 0)
+        r = check_extents(m);
+    if (r < 0) {
+        manifest_free(m);
+        return r;
+    }
+    *ret_manifest = m;
+    return 0;
+}
+
+void manifest_free(struct manifest *manifest)
+{
+    if (!manifest)
+        return;
+    free(manifest->bytes);
+    free(manifest);
+}
+
+static int read_whole(struct store *store, const char *path, uint8_t **ret_bytes, size_t *ret_length,
+                      bool *ret_vouched)
+{
+    struct stat status;
+    CLEANUP_FD int fd = openat(store->manifests, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && errno == ENOENT)
+        return fail(-ENODATA, "%s: manifest %s is missing (import its image again)", store->path, path);
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return fail_errno(-errno, "%s: manifest %s", store->path, path);
+    if (!S_ISREG(status.st_mode) || status.st_size > MANIFEST_FILE_MAX)
+        return fail(-EBADMSG, "%s: manifest %s is no file of a sane size", store->path, path);
+    CLEANUP_FREE uint8_t *bytes = malloc((size_t)status.st_size + 1); /* + 1: never a request for nothing */
+    if (!bytes)
+        return fail(-ENOMEM, "%s: no memory for manifest %s", store->path, path);
+    int r = read_full_at(fd, bytes, (size_t)status.st_size, 0);
+    if (r < 0)
+        return fail_errno(r, "%s: manifest %s", store->path, path);
+    *ret_bytes = ptr_steal(&bytes);
+    *ret_length = (size_t)status.st_size;
+    *ret_vouched = stamp_vouched(store, &status);
+    return 0;
+}
+
+int manifest_load(struct store *store, const struct object_id *id, struct manifest **ret_manifest)
+{
+    char path[SHARD_PATH_MAX];
+    uint8_t *bytes = NULL;
+    size_t length = 0;
+    bool vouched = false;
+    shard_path(id, path);
+    int r = read_whole(store, path, &bytes, &length, &vouched);
+    if (r < 0)
+        return r;
+    if (!vouched) {
+        struct object_id actual;
+        object_hash(bytes, length, &actual);
+        if (!object_id_equal(&actual, id)) {
+            free(bytes);
+            return fail(-EBADMSG, "%s: manifest %s is corrupt: its bytes do not match its name", store->path,
+                        path);
+        }
+        stamp_vouch(store, store->manifests, id, true);
+    }
+    struct manifest *manifest;
+    r = manifest_parse(bytes, length, !vouched, &manifest);
+    if (r < 0)
+        return fail(r, "%s: %s: %s", store->path, path, fail_text());
+    manifest->id = *id;
+    *ret_manifest = manifest;
+    return 0;
+}
+
+void manifest_object(const struct manifest *manifest, uint64_t index, struct object_id *ret_id,
+                     unsigned *ret_pages)
+{
+    CHECK(index < manifest->object_count);
+    const uint8_t *object = manifest->objects + index * MANIFEST_OBJECT;
+    memcpy(ret_id, object, sizeof(*ret_id));
+    *ret_pages = get32(object + 32);
+}
+
+struct manifest_extent manifest_extent(const struct manifest *manifest, uint64_t index)
+{
+    CHECK(index < manifest->extent_count);
+    const uint8_t *extent = manifest->extents + index * MANIFEST_EXTENT;
+    return (struct manifest_extent){
+        .first_page = get64(extent),
+        .object = get32(extent + 8),
+        .pages = get16(extent + 12),
+        .object_page = get16(extent + 14),
+    };
+}
+
+struct manifest_run manifest_lookup(const struct manifest *manifest, uint64_t page)
+{
+    uint64_t low = 0,
+             high = manifest->extent_count; /* the first extent that begins after `page` is in [low, high] */
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if (get64(manifest->extents + middle * MANIFEST_EXTENT) <= page)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low > 0) {
+        struct manifest_extent e = manifest_extent(manifest, low - 1);
+        uint64_t into = page - e.first_page;
+        if (into < e.pages)
+            return (struct manifest_run){
+                .pages = e.pages - into, .object = e.object, .object_page = e.object_page + (uint32_t)into};
+    }
+    uint64_t next =
+        low < manifest->extent_count ? manifest_extent(manifest, low).first_page : manifest->image_pages;
+    return (struct manifest_run){.pages = next - page, .zero = true};
+}

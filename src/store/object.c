@@ -1,0 +1,41 @@
+#include "store/private.h"
+
+#include <fcntl.h>
+
+int object_open(struct store *store, const struct object_id *id, unsigned pages, int *ret_fd,
+                bool *ret_vouched)
+{
+    char path[SHARD_PATH_MAX];
+    struct stat status;
+    shard_path(id, path);
+    CLEANUP_FD int fd = openat(store->objects, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && errno == ENOENT)
+        return fail(-ENODATA, "%s: object %s is missing (import or restore its image again)", store->path,
+                    path);
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return fail_errno(-errno, "%s: object %s", store->path, path);
+    if (!S_ISREG(status.st_mode) || status.st_size != (off_t)pages * STORE_PAGE)
+        return fail(-EBADMSG, "%s: object %s has %lld bytes, its manifest says %u (import its image again)",
+                    store->path, path, (long long)status.st_size, pages * STORE_PAGE);
+    *ret_fd = fd_steal(&fd);
+    *ret_vouched = stamp_vouched(store, &status);
+    return 0;
+}
+
+int object_verify(struct store *store, const struct object_id *id, unsigned pages, int fd, void *buffer)
+{
+    char path[SHARD_PATH_MAX];
+    struct object_id actual;
+    shard_path(id, path);
+    int r = read_full_at(fd, buffer, (size_t)pages * STORE_PAGE, 0);
+    if (r < 0)
+        return fail_errno(r, "%s: object %s cannot be read", store->path, path);
+    object_hash(buffer, (size_t)pages * STORE_PAGE, &actual);
+    bool good = object_id_equal(&actual, id);
+    stamp_vouch(store, store->objects, id, good);
+    if (!good)
+        return fail(-EBADMSG,
+                    "%s: object %s is corrupt: its bytes do not match its name (import its image again)",
+                    store->path, path);
+    return 0;
+}

@@ -1,0 +1,247 @@
+#include "store/pageindex.h"
+#include "store/private.h"
+#include "store/wire.h"
+
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+struct base_pages {
+    const struct manifest *manifest;
+    uint64_t page_count; /* of all its objects */
+    uint64_t *first;     /* of each object: the index of its first page in hashes */
+    uint64_t *hashes;    /* 0: unknown */
+    bool cached;         /* hashes came from STORE/cache */
+};
+
+struct page_entry {
+    uint64_t hash; /* 0: free */
+    struct page_place place;
+};
+
+struct page_index {
+    struct store *store;
+    struct base_pages *bases;
+    unsigned base_count;
+    uint64_t object_count; /* of all bases: the units of work */
+    atomic_uint_fast64_t object_next;
+    pthread_mutex_t mutex; /* over the rest */
+    pthread_cond_t made;
+    uint64_t objects_done;
+    int result; /* 1: not made yet */
+    bool loaded;
+    struct page_entry *table;
+    uint64_t capacity;
+};
+
+static uint64_t load64(const uint8_t *at)
+{
+    uint64_t value;
+    memcpy(&value, at, sizeof(value));
+    return value;
+}
+
+/* Four lanes of multiply and fold: memory speed, and good enough for a hint that is always compared. */
+uint64_t page_hash(const void *page)
+{
+    static const uint64_t odd[4] = {0x9e3779b97f4a7c15, 0xc2b2ae3d27d4eb4f, 0x165667b19e3779f9,
+                                    0xd6e8feb86659fd93};
+    uint64_t lanes[4] = {odd[3], odd[2], odd[1], odd[0]};
+    for (const uint8_t *at = page, *end = at + STORE_PAGE; at < end; at += 32)
+        for (unsigned i = 0; i < 4; i++) {
+            uint64_t mixed = (lanes[i] ^ load64(at + 8 * i)) * odd[i];
+            lanes[i] = mixed ^ mixed >> 29;
+        }
+    uint64_t hash = 0;
+    for (unsigned i = 0; i < 4; i++)
+        hash = (hash ^ lanes[i]) * odd[i] + (lanes[i] >> 32);
+    return hash ? hash : 1;
+}
+
+static int base_init(struct base_pages *base, const struct manifest *manifest)
+{
+    base->manifest = manifest;
+    base->first = malloc((size_t)(manifest->object_count + 1) * sizeof(*base->first));
+    if (!base->first)
+        return -ENOMEM;
+    for (uint64_t i = 0; i < manifest->object_count; i++) {
+        struct object_id id;
+        unsigned pages;
+        manifest_object(manifest, i, &id, &pages);
+        base->first[i] = base->page_count;
+        base->page_count += pages;
+    }
+    base->hashes = calloc((size_t)base->page_count + 1, sizeof(*base->hashes));
+    return base->hashes ? 0 : -ENOMEM;
+}
+
+int page_index_new(struct store *store, const struct manifest *const *bases, unsigned count,
+                   struct page_index **ret_index)
+{
+    struct page_index *index = calloc(1, sizeof(*index));
+    int r = index ? 0 : -ENOMEM;
+    if (index) {
+        *index = (struct page_index){.store = store, .base_count = count, .result = 1};
+        pthread_mutex_init(&index->mutex, NULL);
+        pthread_cond_init(&index->made, NULL);
+        index->bases = calloc(count + 1, sizeof(*index->bases));
+        r = index->bases ? 0 : -ENOMEM;
+    }
+    for (unsigned i = 0; r == 0 && i < count; i++) {
+        r = base_init(&index->bases[i], bases[i]);
+        index->object_count += bases[i]->object_count;
+    }
+    if (r < 0) {
+        page_index_free(index);
+        return fail(r, "%s: no memory for a page index", store->path);
+    }
+    *ret_index = index;
+    return 0;
+}
+
+void page_index_free(struct page_index *index)
+{
+    if (!index)
+        return;
+    for (unsigned i = 0; index->bases && i < index->base_count; i++) {
+        free(index->bases[i].first);
+        free(index->bases[i].hashes);
+    }
+    free(index->bases);
+    free(index->table);
+    pthread_cond_destroy(&index->made);
+    pthread_mutex_destroy(&index->mutex);
+    free(index);
+}
+
+static void cache_name(const struct manifest *manifest, char name[OBJECT_ID_TEXT + 8])
+{
+    object_id_text(&manifest->id, name);
+    memcpy(name + OBJECT_ID_TEXT - 1, ".pages", sizeof(".pages"));
+}
+
+static void cache_load(struct page_index *index)
+{
+    for (unsigned i = 0; i < index->base_count; i++) {
+        struct base_pages *base = &index->bases[i];
+        char name[OBJECT_ID_TEXT + 8];
+        struct stat status;
+        cache_name(base->manifest, name);
+        CLEANUP_FD int fd = openat(index->store->cache, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        size_t length = (size_t)base->page_count * sizeof(*base->hashes);
+        base->cached = fd >= 0 && fstat(fd, &status) == 0 && (uint64_t)status.st_size == length &&
+                       read_full_at(fd, base->hashes, length, 0) == 0;
+        if (!base->cached)
+            memset(base->hashes, 0, length);
+    }
+}
+
+/* Not made durable: a file of another length is not used, and a wrong hash is a page not found. */
+static void cache_save(struct page_index *index)
+{
+    for (unsigned i = 0; i < index->base_count; i++) {
+        struct base_pages *base = &index->bases[i];
+        char name[OBJECT_ID_TEXT + 8], temporary[TMP_NAME_MAX];
+        if (base->cached || index->store->read_only)
+            continue;
+        cache_name(base->manifest, name);
+        tmp_name("text", temporary);
+        CLEANUP_FD int fd = sys_open(index->store->tmp, temporary, O_WRONLY | O_CREAT | O_EXCL, 0644);
+        if (fd < 0)
+            continue;
+        if (sys_write(fd, base->hashes, (size_t)base->page_count * sizeof(*base->hashes), 0) < 0 ||
+            sys_rename(index->store->tmp, temporary, index->store->cache, name, 0) < 0)
+            unlinkat(index->store->tmp, temporary, 0);
+    }
+}
+
+static void hash_object(struct page_index *index, uint64_t number, uint8_t *buffer)
+{
+    struct base_pages *base = index->bases;
+    for (; number >= base->manifest->object_count; base++)
+        number -= base->manifest->object_count;
+    struct object_id id;
+    unsigned pages;
+    bool vouched;
+    CLEANUP_FD int fd = -1;
+    manifest_object(base->manifest, number, &id, &pages);
+    if (base->cached || object_open(index->store, &id, pages, &fd, &vouched) < 0 ||
+        read_full_at(fd, buffer, (size_t)pages * STORE_PAGE, 0) < 0)
+        return;
+    for (unsigned page = 0; page < pages; page++)
+        base->hashes[base->first[number] + page] = page_hash(buffer + (size_t)page * STORE_PAGE);
+}
+
+static int make_table(struct page_index *index)
+{
+    uint64_t pages = 0;
+    for (unsigned i = 0; i < index->base_count; i++)
+        pages += index->bases[i].page_count;
+    index->capacity = 1024;
+    while (index->capacity < 2 * pages)
+        index->capacity *= 2;
+    index->table = calloc((size_t)index->capacity, sizeof(*index->table));
+    if (!index->table)
+        return fail(-ENOMEM, "%s: no memory for an index of %llu pages", index->store->path,
+                    (unsigned long long)pages);
+    for (unsigned i = 0; i < index->base_count; i++) {
+        const struct base_pages *base = &index->bases[i];
+        uint32_t object = 0;
+        for (uint64_t page = 0; page < base->page_count; page++) {
+            while (object + 1 < base->manifest->object_count && base->first[object + 1] <= page)
+                object++;
+            uint64_t hash = base->hashes[page], slot = hash & (index->capacity - 1);
+            while (index->table[slot].hash != 0 && index->table[slot].hash != hash)
+                slot = (slot + 1) & (index->capacity - 1);
+            if (hash != 0 && index->table[slot].hash == 0) /* the nearest base and the first page win */
+                index->table[slot] = (struct page_entry){
+                    hash,
+                    {.object = object, .page = (uint16_t)(page - base->first[object]), .base = (uint16_t)i}};
+        }
+    }
+    return 0;
+}
+
+int page_index_need(struct page_index *index)
+{
+    pthread_mutex_lock(&index->mutex);
+    int result = index->result;
+    if (result == 1 && !index->loaded) {
+        cache_load(index);
+        index->loaded = true;
+    }
+    pthread_mutex_unlock(&index->mutex);
+    if (result != 1)
+        return result;
+
+    uint64_t done = 0, number;
+    CLEANUP_FREE uint8_t *buffer = malloc(STORE_OBJECT_BYTES);
+    CHECK(buffer); /* the others wait for this thread's share */
+    while ((number = atomic_fetch_add(&index->object_next, 1)) < index->object_count) {
+        hash_object(index, number, buffer);
+        done++;
+    }
+    pthread_mutex_lock(&index->mutex);
+    index->objects_done += done;
+    if (index->objects_done == index->object_count && index->result == 1) {
+        index->result = make_table(index);
+        cache_save(index);
+        pthread_cond_broadcast(&index->made);
+    }
+    while (index->result == 1)
+        pthread_cond_wait(&index->made, &index->mutex);
+    result = index->result;
+    pthread_mutex_unlock(&index->mutex);
+    return result;
+}
+
+bool page_index_find(const struct page_index *index, uint64_t hash, struct page_place *ret_place)
+{
+    uint64_t slot = hash & (index->capacity - 1);
+    while (index->table[slot].hash != 0 && index->table[slot].hash != hash)
+        slot = (slot + 1) & (index->capacity - 1);
+    if (index->table[slot].hash == 0)
+        return false;
+    *ret_place = index->table[slot].place;
+    return true;
+}

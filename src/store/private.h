@@ -1,0 +1,101 @@
+/* What the files of the store share and nobody else needs. */
+#pragma once
+
+#include "store/store.h"
+
+#include <pthread.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#define EPOCH_MAX (1 << 28) /* a stamp's seconds: far below any real time of this century */
+
+struct store {
+    char *path;
+    int root, objects, manifests, refs, volumes, leases, tmp, cache;
+    uint32_t
+        boot_tag; /* 1 to 999,999,999, from the kernel's boot id; 0 if unknown: then nothing is vouched for */
+    bool read_only;
+};
+
+/*
+ * Every step that changes the disk passes through these, so that tests can fail it or end the process at it.
+ * They return 0 (sys_open: a descriptor) or a negative errno without words.
+ */
+extern int (*store_fault)(const char *step); /* NULL but in tests; returns 0 or a negative errno */
+int sys_fault(const char *step);
+int sys_open(int directory, const char *path, int flags, mode_t mode);
+int sys_write(int fd, const void *bytes, size_t length, uint64_t offset);
+int sys_fsync(int fd);
+int sys_fdatasync(int fd);
+int sys_syncfs(int fd);
+int sys_rename(int from_directory, const char *from, int to_directory, const char *to, unsigned flags);
+int sys_unlink(int directory, const char *path, int flags);
+int sys_mkdir(int directory, const char *path, mode_t mode);
+int sys_truncate(int fd, uint64_t length);
+int sys_stamp(int directory, const char *path,
+              const struct timespec *stamp); /* path NULL: directory is the file */
+
+/* Reads a small text file whole (at most `size` - 1 bytes, -EFBIG beyond) and ends it with 0. */
+int text_read(int directory, const char *path, char *text, size_t size);
+
+/* Replaces directory/path by `text`: tmp/ file, fsync, rename, fsync of the directory. */
+int text_publish(struct store *store, int directory, const char *path, const char *text,
+                 unsigned rename_flags);
+
+/* Holds STORE/lock; closing *ret_fd lets it go. `how` is LOCK_SH or LOCK_EX. */
+int store_lock(struct store *store, int how, int *ret_fd);
+int epoch_read(struct store *store, uint32_t *ret_epoch);
+
+/* A name in tmp/ that no other process or thread uses. */
+#define TMP_NAME_MAX 64
+void tmp_name(const char *owner, char name[TMP_NAME_MAX]);
+
+/* Leases. Both are called with STORE/lock held; `text` is what gc will read. */
+#define LEASE_NAME_MAX 48
+struct store_lease {
+    struct store *store;
+    int fd;
+    char name[LEASE_NAME_MAX];
+};
+int lease_create(struct store *store, const char *text, struct store_lease **ret_lease);
+/* Whether the lease's process lives. *ret_fd holds the dead one's lock (to be closed), so that nobody else
+ * takes it. */
+bool lease_is_live(struct store *store, const char *name);
+
+/* Objects and manifests lie in 256 shards each. */
+#define SHARD_PATH_MAX 72
+void shard_path(const struct object_id *id, char path[SHARD_PATH_MAX]);
+int shard_lock(int kind, const struct object_id *id, int *ret_fd);
+
+bool stamp_vouched(const struct store *store, const struct stat *status);
+uint32_t stamp_epoch(const struct stat *status);
+
+/* Says that the bytes match the name, or that they do not (under the shard's lock, keeping the epoch).
+ * Failure is no error: the file is hashed again next time. */
+void stamp_vouch(struct store *store, int kind, const struct object_id *id, bool good);
+
+/* Marks a file that exists with `length` bytes as needed by a writer of `epoch`: 1 if so, 0 if there is none,
+ * or a negative errno. */
+int stamp_touch(struct store *store, int kind, const struct object_id *id, uint64_t length, uint32_t epoch,
+                bool *ret_vouched);
+
+/* A set of ids. Not for several threads at once. All zero is the empty set. */
+struct id_set {
+    struct object_id *slots;
+    size_t count, capacity;
+};
+int id_set_add(struct id_set *set, const struct object_id *id, bool *ret_new);
+bool id_set_has(const struct id_set *set, const struct object_id *id);
+void id_set_free(struct id_set *set);
+
+/* Calls `visit` with each entry of a directory but . and ..; stops at its first non-zero return, which it
+ * returns. */
+int each_entry(int directory, const char *path, int (*visit)(void *opaque, const char *name), void *opaque);
+
+/* The volumes registered in the store. */
+struct volume_entry {
+    char id[33];
+    struct object_id manifest;
+    char path[4096];
+};
+int volume_entry_read(struct store *store, const char *id, struct volume_entry *ret_entry);

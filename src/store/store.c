@@ -1,0 +1,307 @@
+#include "store/private.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+
+static const char format_line[] = "stellarium 1 sha256 2097152\n";
+static const char *const directories[] = {"objects", "manifests", "refs", "volumes",
+                                          "leases",  "tmp",       "cache"};
+
+int each_entry(int directory, const char *path, int (*visit)(void *opaque, const char *name), void *opaque)
+{
+    int fd = openat(directory, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return fail_errno(-errno, "%s", path);
+    DIR *stream = fdopendir(fd);
+    if (!stream) {
+        int r = -errno;
+        close(fd);
+        return fail_errno(r, "%s", path);
+    }
+    int r = 0;
+    struct dirent *entry;
+    while (r == 0 && (errno = 0, entry = readdir(stream)))
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            r = visit(opaque, entry->d_name);
+    if (r == 0 && errno != 0)
+        r = fail_errno(-errno, "%s", path);
+    closedir(stream);
+    return r;
+}
+
+static int any_entry(void *opaque, const char *name)
+{
+    (void)name;
+    *(bool *)opaque = true;
+    return 1;
+}
+
+/* Every shard is made now, so that publishing an object never has to make a directory durable. */
+static int make_shards(int root, const char *kind)
+{
+    for (unsigned shard = 0; shard < 256; shard++) {
+        char path[32];
+        snprintf(path, sizeof(path), "%s/%02x", kind, shard);
+        int r = sys_mkdir(root, path, 0755);
+        if (r < 0 && r != -EEXIST)
+            return r;
+    }
+    return 0;
+}
+
+static int write_new(int root, const char *name, const char *text)
+{
+    CLEANUP_FD int fd = sys_open(root, name, O_WRONLY | O_CREAT, 0644);
+    if (fd < 0)
+        return fd;
+    int r = sys_write(fd, text, strlen(text), 0);
+    return r < 0 ? r : sys_fsync(fd);
+}
+
+static int fill_root(int root)
+{
+    int r = write_new(root, "lock", "");
+    for (unsigned i = 0; r == 0 && i < ARRAY_SIZE(directories); i++) {
+        r = sys_mkdir(root, directories[i], 0755);
+        if (r == -EEXIST)
+            r = 0;
+    }
+    if (r == 0)
+        r = make_shards(root, "objects");
+    if (r == 0)
+        r = make_shards(root, "manifests");
+    if (r == 0)
+        r = write_new(root, "epoch", "1\n");
+    if (r == 0)
+        r = sys_syncfs(root);
+    if (r == 0)
+        r = write_new(root, "format.new", format_line);
+    if (r == 0)
+        r = sys_rename(root, "format.new", root, "format", 0);
+    return r < 0 ? r : sys_fsync(root);
+}
+
+int store_init(const char *path)
+{
+    int r = sys_mkdir(AT_FDCWD, path, 0755);
+    if (r < 0 && r != -EEXIST)
+        return fail_errno(r, "%s: cannot make the store", path);
+    CLEANUP_FD int root = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return fail_errno(-errno, "%s: cannot make the store", path);
+    if (faccessat(root, "format", F_OK, 0) == 0)
+        return fail(-EEXIST, "%s: is a store already", path);
+    bool occupied = false;
+    r = each_entry(root, ".", any_entry, &occupied);
+    if (r < 0)
+        return r;
+    /* "lock" is the first thing made: where it is, an init was interrupted and may be gone on with. */
+    if (occupied && faccessat(root, "lock", F_OK, 0) != 0)
+        return fail(-EEXIST, "%s: not empty (give a directory that does not exist yet)", path);
+    r = fill_root(root);
+    return r < 0 ? fail_errno(r, "%s: cannot make the store", path) : 0;
+}
+
+static int check_format(int root, const char *path)
+{
+    char text[128];
+    int r = text_read(root, "format", text, sizeof(text));
+    if (r == -ENOENT)
+        return fail(r, "%s: not a Stellarium store (make one with: stellarium init --store %s)", path, path);
+    if (r < 0 && r != -EFBIG)
+        return fail_errno(r, "%s/format", path);
+    if (r == -EFBIG || strcmp(text, format_line) != 0)
+        return fail(-EPROTO, "%s/format: not the format of this program, which is \"%.*s\"", path,
+                    (int)sizeof(format_line) - 2, format_line);
+    return 0;
+}
+
+/* A number from 1 to 999,999,999 that is another one after a reboot, almost certainly; 0 if the kernel has no
+ * boot id. */
+static uint32_t read_boot_tag(void)
+{
+    char text[64];
+    if (text_read(AT_FDCWD, "/proc/sys/kernel/random/boot_id", text, sizeof(text)) < 0)
+        return 0;
+    uint64_t tag = 1469598103934665603u; /* FNV-1a, 64 bits */
+    for (const char *at = text; *at; at++)
+        tag = (tag ^ (uint8_t)*at) * 1099511628211u;
+    return (uint32_t)(tag % 999999999u) + 1;
+}
+
+int store_open(const char *path, struct store **ret_store)
+{
+    CLEANUP_FD int root = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return fail_errno(-errno, "%s: cannot open the store", path);
+    int r = check_format(root, path);
+    if (r < 0)
+        return r;
+    struct store *store = malloc(sizeof(*store));
+    if (!store)
+        return fail(-ENOMEM, "%s: no memory to open the store", path);
+    int *const descriptors[] = {&store->objects, &store->manifests, &store->refs, &store->volumes,
+                                &store->leases,  &store->tmp,       &store->cache};
+    *store = (struct store){.root = fd_steal(&root), .path = strdup(path), .boot_tag = read_boot_tag()};
+    for (unsigned i = 0; i < ARRAY_SIZE(directories); i++)
+        *descriptors[i] = -1;
+    store->read_only = faccessat(store->root, ".", W_OK, AT_EACCESS) != 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(directories); i++) {
+        *descriptors[i] = openat(store->root, directories[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (*descriptors[i] < 0) {
+            r = fail_errno(-errno, "%s/%s", path, directories[i]);
+            store_close(store);
+            return r;
+        }
+    }
+    if (!store->path) {
+        store_close(store);
+        return fail(-ENOMEM, "%s: no memory to open the store", path);
+    }
+    *ret_store = store;
+    return 0;
+}
+
+void store_close(struct store *store)
+{
+    if (!store)
+        return;
+    int *const descriptors[] = {&store->root,    &store->objects, &store->manifests, &store->refs,
+                                &store->volumes, &store->leases,  &store->tmp,       &store->cache};
+    for (unsigned i = 0; i < ARRAY_SIZE(descriptors); i++)
+        cleanup_fd(descriptors[i]);
+    free(store->path);
+    free(store);
+}
+
+const char *store_path(const struct store *store)
+{
+    return store->path;
+}
+
+static int flock_wait(int fd, int how)
+{
+    while (flock(fd, how) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return 0;
+}
+
+int store_lock(struct store *store, int how, int *ret_fd)
+{
+    /* A descriptor of its own each time: flock() belongs to the open file, which threads would share. */
+    CLEANUP_FD int fd = openat(store->root, "lock", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return fail_errno(-errno, "%s/lock", store->path);
+    int r = flock_wait(fd, how);
+    if (r < 0)
+        return fail_errno(r, "%s/lock", store->path);
+    *ret_fd = fd_steal(&fd);
+    return 0;
+}
+
+int epoch_read(struct store *store, uint32_t *ret_epoch)
+{
+    char text[32], *end;
+    int r = text_read(store->root, "epoch", text, sizeof(text));
+    if (r < 0)
+        return fail_errno(r, "%s/epoch", store->path);
+    unsigned long epoch = strtoul(text, &end, 10);
+    if (epoch == 0 || epoch > EPOCH_MAX || strcmp(end, "\n") != 0)
+        return fail(-EBADMSG, "%s/epoch: not a number from 1 to %d (was it edited?)", store->path, EPOCH_MAX);
+    *ret_epoch = (uint32_t)epoch;
+    return 0;
+}
+
+void tmp_name(const char *owner, char name[TMP_NAME_MAX])
+{
+    static atomic_uint_fast64_t counter;
+    static _Atomic uint64_t process; /* random: process ids repeat in other PID namespaces */
+    uint64_t mine = atomic_load(&process);
+    if (mine == 0) {
+        uint64_t fresh = 0;
+        CHECK(getrandom(&fresh, sizeof(fresh), 0) == sizeof(fresh));
+        fresh |= 1;
+        mine = atomic_compare_exchange_strong(&process, &mine, fresh) ? fresh : mine;
+    }
+    snprintf(name, TMP_NAME_MAX, "%s.%016llx%llx", owner, (unsigned long long)mine,
+             (unsigned long long)atomic_fetch_add(&counter, 1));
+}
+
+void shard_path(const struct object_id *id, char path[SHARD_PATH_MAX])
+{
+    char text[OBJECT_ID_TEXT];
+    object_id_text(id, text);
+    snprintf(path, SHARD_PATH_MAX, "%.2s/%s", text, text + 2);
+}
+
+int shard_lock(int kind, const struct object_id *id, int *ret_fd)
+{
+    char path[SHARD_PATH_MAX];
+    shard_path(id, path);
+    path[2] = '\0';
+    CLEANUP_FD int fd = openat(kind, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int r = flock_wait(fd, LOCK_EX);
+    if (r < 0)
+        return r;
+    *ret_fd = fd_steal(&fd);
+    return 0;
+}
+
+static bool is_stamp(const struct stat *status)
+{
+    return status->st_mtim.tv_sec > 0 && status->st_mtim.tv_sec <= EPOCH_MAX;
+}
+
+bool stamp_vouched(const struct store *store, const struct stat *status)
+{
+    return is_stamp(status) && store->boot_tag != 0 && status->st_mtim.tv_nsec == (long)store->boot_tag;
+}
+
+uint32_t stamp_epoch(const struct stat *status)
+{
+    return is_stamp(status) ? (uint32_t)status->st_mtim.tv_sec : 0;
+}
+
+void stamp_vouch(struct store *store, int kind, const struct object_id *id, bool good)
+{
+    CLEANUP_FD int lock = -1;
+    char path[SHARD_PATH_MAX];
+    struct stat status;
+    shard_path(id, path);
+    if (store->read_only || store->boot_tag == 0 || shard_lock(kind, id, &lock) < 0 ||
+        fstatat(lock, path + 3, &status, AT_SYMLINK_NOFOLLOW) < 0)
+        return;
+    struct timespec stamp = {.tv_sec = MAX(stamp_epoch(&status), 1u),
+                             .tv_nsec = good ? (long)store->boot_tag : 0};
+    (void)sys_stamp(lock, path + 3, &stamp);
+}
+
+int stamp_touch(struct store *store, int kind, const struct object_id *id, uint64_t length, uint32_t epoch,
+                bool *ret_vouched)
+{
+    CLEANUP_FD int lock = -1;
+    char path[SHARD_PATH_MAX];
+    struct stat status;
+    shard_path(id, path);
+    int r = shard_lock(kind, id, &lock);
+    if (r < 0)
+        return fail_errno(r, "%s: cannot lock a shard", store->path);
+    if (fstatat(lock, path + 3, &status, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : fail_errno(-errno, "%s: object %s", store->path, path);
+    if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size != length)
+        return 0;
+    *ret_vouched = stamp_vouched(store, &status);
+    if (stamp_epoch(&status) >= epoch)
+        return 1;
+    struct timespec stamp = {.tv_sec = epoch, .tv_nsec = is_stamp(&status) ? status.st_mtim.tv_nsec : 0};
+    r = sys_stamp(lock, path + 3, &stamp);
+    return r < 0 ? fail_errno(r, "%s: object %s", store->path, path) : 1;
+}

@@ -1,0 +1,114 @@
+/*
+ * Stellarium: a content-addressable store of disk images (and of whatever else is pages).
+ *
+ *   STORE/
+ *     format           one line: "stellarium 1 sha256 2097152"
+ *     epoch            a number that each gc adds one to
+ *     objects/ab/cd..  an object: 1 to 512 pages of 4 KiB, raw, named by the SHA-256 of its bytes
+ *     manifests/ab/..  a manifest (manifest.h), named by the SHA-256 of its bytes
+ *     refs/NAME        one line: the name of a manifest. The roots of gc
+ *     volumes/ID       one line of manifest, one of path: a writable disk that stands on a manifest
+ * (volume.h) leases/ID        a live process and what it needs: flock()ed as long as the process lives
+ *     tmp/ID.N         what a lease's process is writing; swept when that lease is dead
+ *     cache/           page indexes and source identities: may be thrown away at any time
+ *     lock             flock()ed: shared to add a root or a lease, exclusive for gc to read all of them
+ *
+ * Publish order. Objects are written under tmp/, one syncfs() makes the batch durable, then they are renamed
+ * without replacing; a second syncfs() makes their names and the manifest's bytes durable; the manifest is
+ * renamed, its directory synced; last the ref, the same way. A crash between any two of these leaves files
+ * that nothing refers to.
+ *
+ * Epoch and touch. Files here need no modification time, so it carries a stamp: seconds are the epoch of the
+ * last writer that counted on the file, nanoseconds a tag of the boot in which its bytes were last seen to
+ * match its name (anything that writes to the file replaces the stamp by a real time, which vouches for
+ * nothing). A writer stamps what it finds already stored, under flock() of the shard directory. gc begins a
+ * new epoch, reads the roots, and deletes what is neither reachable from them nor stamped in or after the
+ * epoch of the oldest live writer.
+ *
+ * Threads: a store may be used by many threads at once, and by many processes. Functions return 0 or a
+ * negative errno with words in fail_text(): -ENOENT   no such store, name, volume          -EBADMSG  bytes do
+ * not match their name, or a file that lies -ENODATA  an object or manifest is missing     -EPROTO   another
+ * format or version than this program's -EBUSY    in use by another process            -EEXIST   the name is
+ * taken -EINVAL   a bad argument                       others    what the system said (ENOSPC, EROFS, EIO,
+ * ...)
+ */
+#pragma once
+
+#include "base/base.h"
+
+#define STORE_PAGE         4096u
+#define STORE_OBJECT_PAGES 512u
+#define STORE_OBJECT_BYTES (STORE_OBJECT_PAGES * STORE_PAGE) /* 2 MiB: one huge page, one read, one hash */
+
+#define OBJECT_ID_BYTES 32
+#define OBJECT_ID_TEXT  (2 * OBJECT_ID_BYTES + 1)
+#define STORE_NAME_MAX  128 /* bytes of a ref's name, with the final 0 */
+
+struct object_id {
+    uint8_t bytes[OBJECT_ID_BYTES];
+};
+
+struct store;
+struct manifest;
+
+/* Makes an empty store at `path`, which must not exist or be an empty directory. */
+int store_init(const char *path);
+
+/* Opens the store at `path`. Costs a dozen system calls whatever the store holds. Works on a read-only file
+ * system. */
+int store_open(const char *path, struct store **ret_store);
+void store_close(struct store *store);
+const char *store_path(const struct store *store);
+
+/* SHA-256 through OpenSSL's EVP. The library is first touched by the first call. */
+void object_hash(const void *bytes, size_t length, struct object_id *ret_id);
+char *object_id_text(const struct object_id *id, char text[OBJECT_ID_TEXT]);
+int object_id_parse(const char *text, struct object_id *ret_id);
+bool object_id_equal(const struct object_id *a, const struct object_id *b);
+
+/*
+ * Opens an object of `pages` pages for reading. *ret_vouched tells whether its bytes have been seen to match
+ * its name in this boot; if not, object_verify() must say 0 before anything of it is handed out.
+ */
+int object_open(struct store *store, const struct object_id *id, unsigned pages, int *ret_fd,
+                bool *ret_vouched);
+
+/* Reads all of an open object and compares it with its name: 0 or -EBADMSG. `buffer` is STORE_OBJECT_BYTES
+ * long and left holding the object. On success the object is vouched for, if the file system lets us say so.
+ * Any thread. */
+int object_verify(struct store *store, const struct object_id *id, unsigned pages, int fd, void *buffer);
+
+/* Names. A name is 1 to 127 of [A-Za-z0-9._:+@-], and does not begin with a dot or a dash. */
+int ref_check_name(const char *name);
+int ref_read(struct store *store, const char *name, struct object_id *ret_manifest);
+int ref_remove(struct store *store, const char *name);
+
+struct ref {
+    char name[STORE_NAME_MAX];
+    struct object_id manifest;
+    int64_t created; /* seconds since 1970 */
+};
+
+/* All refs in the order of their names. *ret_refs is the caller's to free(). */
+int ref_list(struct store *store, struct ref **ret_refs, size_t *ret_count);
+
+/*
+ * A lease: while it is held, gc deletes nothing that `manifest` reaches. The kernel ends it with the process.
+ * On a store that cannot be written *ret_lease is NULL, which store_lease_end() takes.
+ */
+struct store_lease;
+int store_lease_manifest(struct store *store, const struct object_id *manifest,
+                         struct store_lease **ret_lease);
+
+/* The same for the manifest that `name` stands for at this moment: reading the name and leasing are one step.
+ */
+int store_lease_name(struct store *store, const char *name, struct object_id *ret_manifest,
+                     struct store_lease **ret_lease);
+void store_lease_end(struct store_lease *lease);
+
+struct gc_report {
+    uint64_t objects_kept, objects_deleted, bytes_deleted, manifests_deleted, leftovers_deleted;
+};
+
+/* Deletes what nothing needs. One at a time (-EBUSY); everything else may go on meanwhile. */
+int store_gc(struct store *store, bool dry_run, struct gc_report *ret_report);

@@ -1,0 +1,181 @@
+#include "store/image.h"
+#include "store/parallel.h"
+#include "store/private.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+struct verify {
+    struct store *store;
+    void (*problem)(void *opaque, const char *words);
+    void (*progress)(void *opaque, uint64_t done_bytes);
+    void *opaque;
+    pthread_mutex_t mutex; /* over the report while threads hash, and one problem at a time */
+    struct verify_report report;
+    struct id_set sound;  /* manifests that have been read and are right */
+    struct id_set listed; /* in `objects` */
+    struct object_id *objects;
+    size_t count, capacity;
+    unsigned shard;
+};
+
+static void complain(struct verify *verify, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void complain(struct verify *verify, const char *format, ...)
+{
+    char words[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(words, sizeof(words), format, arguments);
+    va_end(arguments);
+    pthread_mutex_lock(&verify->mutex);
+    verify->report.problems++;
+    verify->problem(verify->opaque, words);
+    pthread_mutex_unlock(&verify->mutex);
+}
+
+static int list_object(struct verify *verify, const struct object_id *id)
+{
+    bool is_new;
+    int r = id_set_add(&verify->listed, id, &is_new);
+    if (r < 0 || !is_new)
+        return r;
+    if (verify->count == verify->capacity) {
+        size_t capacity = verify->capacity ? 2 * verify->capacity : 1024;
+        struct object_id *objects = realloc(verify->objects, capacity * sizeof(*objects));
+        if (!objects)
+            return fail(-ENOMEM, "%s: no memory to list %zu objects", verify->store->path, capacity);
+        verify->objects = objects;
+        verify->capacity = capacity;
+    }
+    verify->objects[verify->count++] = *id;
+    return 0;
+}
+
+/* A manifest that `who` needs, and whether its objects are there with the sizes it says. */
+static int follow(struct verify *verify, const char *who, const struct object_id *id)
+{
+    CLEANUP_MANIFEST struct manifest *manifest = NULL;
+    if (id_set_has(&verify->sound, id))
+        return 0;
+    stamp_vouch(verify->store, verify->store->manifests, id, false); /* so that it is hashed now */
+    int r = manifest_load(verify->store, id, &manifest);
+    if (r < 0) {
+        complain(verify, "%s: %s", who, fail_text());
+        return 0;
+    }
+    verify->report.manifests++;
+    for (uint64_t i = 0; i < manifest->object_count; i++) {
+        struct object_id object;
+        unsigned pages;
+        bool vouched;
+        CLEANUP_FD int fd = -1;
+        manifest_object(manifest, i, &object, &pages);
+        if (object_open(verify->store, &object, pages, &fd, &vouched) < 0)
+            complain(verify, "%s: %s", who, fail_text());
+        else if ((r = list_object(verify, &object)) < 0)
+            return r;
+    }
+    return id_set_add(&verify->sound, id, NULL);
+}
+
+static int follow_name(void *opaque, const char *name)
+{
+    struct verify *verify = opaque;
+    struct object_id manifest;
+    verify->report.names++;
+    if (ref_read(verify->store, name, &manifest) < 0) {
+        complain(verify, "%s", fail_text());
+        return 0;
+    }
+    return follow(verify, name, &manifest);
+}
+
+static int follow_volume(void *opaque, const char *id)
+{
+    struct verify *verify = opaque;
+    struct volume_entry entry;
+    verify->report.volumes++;
+    if (volume_entry_read(verify->store, id, &entry) < 0) {
+        complain(verify, "%s", fail_text());
+        return 0;
+    }
+    return follow(verify, entry.path, &entry.manifest);
+}
+
+static int list_entry(void *opaque, const char *name)
+{
+    struct verify *verify = opaque;
+    struct object_id id;
+    char text[OBJECT_ID_TEXT + 1];
+    snprintf(text, sizeof(text), "%02x%.*s", verify->shard, OBJECT_ID_TEXT - 2, name);
+    if (object_id_parse(text, &id) == 0)
+        return list_object(verify, &id);
+    complain(verify, "%s/objects/%02x/%s: not the name of an object (delete it)", verify->store->path,
+             verify->shard, name);
+    return 0;
+}
+
+static int hash_one(void *opaque, uint64_t number)
+{
+    struct verify *verify = opaque;
+    const struct object_id *id = &verify->objects[number];
+    char path[SHARD_PATH_MAX];
+    struct stat status;
+    shard_path(id, path);
+    CLEANUP_FREE void *buffer = malloc(STORE_OBJECT_BYTES);
+    if (!buffer)
+        return fail(-ENOMEM, "%s: no memory to verify an object", verify->store->path);
+    if (fstatat(verify->store->objects, path, &status, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
+        return 0; /* a gc at the same time: what names and volumes need has been opened already */
+    uint64_t pages = (uint64_t)status.st_size / STORE_PAGE;
+    CLEANUP_FD int fd = -1;
+    bool vouched;
+    if (!S_ISREG(status.st_mode) || status.st_size % STORE_PAGE || pages == 0 || pages > STORE_OBJECT_PAGES)
+        complain(verify, "%s: object %s has an impossible size (delete it and import its image again)",
+                 verify->store->path, path);
+    else if (object_open(verify->store, id, (unsigned)pages, &fd, &vouched) < 0 ||
+             object_verify(verify->store, id, (unsigned)pages, fd, buffer) < 0)
+        complain(verify, "%s", fail_text());
+    pthread_mutex_lock(&verify->mutex);
+    verify->report.objects++;
+    verify->report.bytes += (uint64_t)status.st_size;
+    if (verify->progress)
+        verify->progress(verify->opaque, verify->report.bytes);
+    pthread_mutex_unlock(&verify->mutex);
+    return 0;
+}
+
+static int follow_all(struct verify *verify)
+{
+    int r = each_entry(verify->store->refs, ".", follow_name, verify);
+    if (r == 0)
+        r = each_entry(verify->store->volumes, ".", follow_volume, verify);
+    for (verify->shard = 0; r == 0 && verify->shard < 256; verify->shard++) {
+        char path[8];
+        snprintf(path, sizeof(path), "%02x", verify->shard);
+        r = each_entry(verify->store->objects, path, list_entry, verify);
+    }
+    return r;
+}
+
+int store_verify(struct store *store, const char *name, void (*problem)(void *opaque, const char *words),
+                 void (*progress)(void *opaque, uint64_t done_bytes), void *opaque,
+                 struct verify_report *ret_report)
+{
+    struct verify verify = {.store = store, .problem = problem, .progress = progress, .opaque = opaque};
+    struct object_id manifest;
+    pthread_mutex_init(&verify.mutex, NULL);
+    int r = name ? ref_read(store, name, &manifest) : 0;
+    if (r == 0)
+        r = name ? follow_name(&verify, name) : follow_all(&verify);
+    if (r == 0)
+        r = parallel(verify.count, hash_one, &verify);
+    id_set_free(&verify.sound);
+    id_set_free(&verify.listed);
+    free(verify.objects);
+    pthread_mutex_destroy(&verify.mutex);
+    if (r == 0)
+        *ret_report = verify.report;
+    return r;
+}

@@ -1,0 +1,108 @@
+/*
+ * A volume: a writable disk that stands on a manifest. A directory of three files:
+ *
+ *   volume.json   {"format": "stellarium-volume", "version": 1, "id": ..., "manifest": ..., "bytes": ...}
+ *   delta         sparse, as long as the disk: page n lies at n * 4096. Only pages whose bit is set in the
+ * map count map           a header page, then a bit for each page of the disk, least significant bit first:
+ * set, the page is read from the delta (where a hole is zeros: that is what a discard leaves); clear, from
+ * the manifest
+ *
+ *      map header    0   8  magic "STELVMAP"
+ *                    8   4  version, 1
+ *                   12   4  1 once the volume's directory and registration are durable
+ *                   16   8  bytes of the disk
+ *                   24  32  the manifest it stands on
+ *                   56  32  the volume's id, hexadecimal
+ *                   88      zeros up to 4096
+ *
+ * A hole of the delta cannot itself say "read the base": discarded pages are holes too, and file systems and
+ * copying tools disagree about what a hole is. The map is one bit a page: 32 KiB for a GiB of disk, sparse
+ * itself.
+ *
+ * Durability. A write goes to the delta, and when it is done its bits are set in memory. A flush makes the
+ * delta durable, then writes the map blocks that changed, then makes those durable: a bit on disk never comes
+ * before its page. A crash in between leaves each page either as of the last flush or newer, never other
+ * bytes. A page that is in the delta already costs a flush nothing but the delta's own.
+ *
+ * A volume is registered in the store under its id with its manifest, so gc knows it wherever it lies, also
+ * after it was moved. It is open for writing once at a time (flock on the map).
+ *
+ * Threads: one thread at a time, but for volume_anchor(). Errors as in store.h.
+ */
+#pragma once
+
+#include "store/manifest.h"
+
+struct volume;
+
+/* Makes the volume `path`, a directory that must not exist, on what `image` is now. `bytes` 0: the image's
+ * size; more: the rest is zeros. Costs the same for any image, waits for no disk: durable with its first
+ * flush. */
+int volume_create(struct store *store, const char *image, uint64_t bytes, const char *path);
+
+/* Opens a volume, holding it against other writers (-EBUSY), and takes a lease on what it stands on. */
+int volume_open(struct store *store, const char *path, bool read_only, struct volume **ret_volume);
+
+/* An image as a disk without a directory: read-only, or (`scratch`, a directory for one unnamed file)
+ * writable until it is closed. */
+int volume_open_image(struct store *store, const char *image, const char *scratch,
+                      struct volume **ret_volume);
+
+/* Unflushed writes are in the delta, but not in the map: flush first. */
+void volume_close(struct volume *volume);
+
+/* Deletes a closed volume: its files, then its registration. What it shares with images stays until gc. */
+int volume_remove(struct store *store, const char *path);
+
+uint64_t volume_bytes(const struct volume *volume);
+bool volume_writable(const struct volume *volume);
+const char *volume_id(const struct volume *volume); /* 32 hexadecimal digits */
+const struct manifest *volume_manifest(const struct volume *volume);
+int volume_delta(const struct volume *volume); /* a descriptor, -1 if read-only */
+
+/* Where a stretch of pages is, from the one asked for on. */
+enum volume_place { VOLUME_ZERO, VOLUME_DELTA, VOLUME_OBJECT };
+struct volume_run {
+    enum volume_place place;
+    uint64_t pages;
+    uint32_t object, object_page; /* of volume_manifest(), if VOLUME_OBJECT */
+};
+struct volume_run volume_lookup(const struct volume *volume, uint64_t page);
+
+/* These pages are now in the delta: written there whole, or punched out of it. */
+void volume_mark(struct volume *volume, uint64_t first_page, uint64_t pages);
+
+/*
+ * A flush in steps, for callers that must not wait. One at a time:
+ *   1 volume_checkpoint_begin(): what the map must say once all writes that are done by now are durable
+ *   2 fdatasync() of volume_delta()
+ *   3 if there are blocks: write each to volume_map() at its offset, then fdatasync() that
+ *   4 if !volume_anchored(): volume_anchor(), on any thread; it waits for the disk
+ *   5 volume_checkpoint_end(), telling whether all went well; if not, the blocks stay due
+ */
+struct volume_block {
+    uint64_t offset;
+    uint64_t number;
+    uint8_t bytes[STORE_PAGE];
+};
+struct volume_checkpoint {
+    struct volume_block *blocks;
+    size_t count;
+};
+int volume_checkpoint_begin(struct volume *volume, struct volume_checkpoint *ret_checkpoint);
+void volume_checkpoint_end(struct volume *volume, struct volume_checkpoint *checkpoint, bool durable);
+int volume_map(const struct volume *volume);
+bool volume_anchored(const struct volume *volume);
+int volume_anchor(struct volume *volume);
+
+/* All five steps, waiting. */
+int volume_flush(struct volume *volume);
+
+/* Reads and writes whole pages, waiting; objects are hashed on first use. For tools and tests. */
+int volume_read(struct volume *volume, void *buffer, uint64_t first_page, unsigned pages);
+int volume_write(struct volume *volume, const void *buffer, uint64_t first_page, unsigned pages);
+
+/* Publishes the volume, as it is now, as the image `name`; hashes only what its map has. -EBUSY while it is
+ * in use. */
+struct ingest_report;
+int volume_commit(struct store *store, const char *path, const char *name, struct ingest_report *ret_report);
