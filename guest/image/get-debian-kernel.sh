@@ -23,15 +23,23 @@ for program in apt-get apt-cache dpkg-deb depmod; do
     command -v "$program" >/dev/null || die "$program: no such program (Debian has it; depmod is in the package kmod)"
 done
 
-package=$(apt-cache depends "$meta" | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p' | head -n 1)
-[ -n "$package" ] || die "$meta: apt does not know it (run apt-get update)"
+# The package is behind a metapackage, whose dependency names the current version.
+download() {
+    package=$(apt-cache depends "$meta" 2>"$work/log" | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p' | head -n 1)
+    [ -n "$package" ] && (cd "$work" && apt-get -q download "$package" >log 2>&1)
+}
 
 mkdir -p "$(dirname "$out")"
 work=$(mktemp -d "$out.XXXXXX") || die "$out: cannot be written there"
 trap 'rm -rf "$work"' EXIT INT TERM
 chmod 0755 "$work" # apt's own user reads and writes there when root asks
-(cd "$work" && apt-get -q download "$package" >log 2>&1) || die "$package: $(cat "$work/log")"
-dpkg-deb -x "$work/$package"_*.deb "$work/x"
+# apt's lists may be missing or older than the archive; root can renew them.
+if ! download && [ "$(id -u)" -eq 0 ]; then
+    echo "get-debian-kernel.sh: renewing apt's lists" >&2
+    apt-get -qq update >&2
+fi
+[ -f "$work"/linux-image-*.deb ] || download || die "$meta: $(cat "$work/log") (does apt-get update help?)"
+dpkg-deb -x "$work"/linux-image-*.deb "$work/x"
 kver=$(ls "$work/x/lib/modules")
 depmod -b "$work/x" "$kver"
 

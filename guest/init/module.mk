@@ -13,4 +13,5 @@ PROGRAMS += $(BUILD)/guest/volt-init
 
 $(BUILD)/guest/volt-init: $(INIT_SRC) $(wildcard guest/init/*.h) src/base/base.h guest/init/module.mk
 	@mkdir -p $(@D)
-	$(INIT_CC) $(INIT_CFLAGS) $(INIT_SRC) $(INIT_LDFLAGS) -o $@
+	$(SAY) INIT $@
+	$(Q)$(INIT_CC) $(INIT_CFLAGS) $(INIT_SRC) $(INIT_LDFLAGS) -o $@

@@ -30,10 +30,10 @@ static void list_disks(char *buffer, size_t size)
     char *cursor = text;
     char *line;
     while ((line = file_line(&cursor)) != NULL) {
-        char name[32];
-        if (sscanf(line, "%*u %*u %*u %31s", name) != 1)
-            continue; /* the heading */
-        int added = snprintf(buffer + length, size - length, " %s", name);
+        const char *name = strrchr(line, ' '); /* the last of four columns, the first of which is a number */
+        if (name == NULL || line[0] < '0' || line[0] > '9')
+            continue;
+        int added = snprintf(buffer + length, size - length, "%s", name);
         if (added < 0 || (size_t)added >= size - length)
             return;
         length += (size_t)added;
