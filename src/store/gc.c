@@ -191,7 +191,7 @@ static int sweep(struct gc *gc, int kind)
         char path[8];
         snprintf(path, sizeof(path), "%02x", (unsigned)gc->shard);
         uint64_t before = *gc->deleted;
-        int r = shard_lock(kind, &any, &lock);
+        int r = shard_lock(kind, &any, true, &lock);
         if (r < 0)
             return fail_errno(r, "%s: cannot lock a shard", gc->store->path);
         r = each_entry(kind, path, sweep_entry, gc);

@@ -65,7 +65,7 @@ bool lease_is_live(struct store *store, const char *name);
 /* Objects and manifests lie in 256 shards each. */
 #define SHARD_PATH_MAX 72
 void shard_path(const struct object_id *id, char path[SHARD_PATH_MAX]);
-int shard_lock(int kind, const struct object_id *id, int *ret_fd);
+int shard_lock(int kind, const struct object_id *id, bool wait, int *ret_fd); /* without `wait`: -EAGAIN */
 
 bool stamp_vouched(const struct store *store, const struct stat *status);
 uint32_t stamp_epoch(const struct stat *status);

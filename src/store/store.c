@@ -240,7 +240,7 @@ void shard_path(const struct object_id *id, char path[SHARD_PATH_MAX])
     snprintf(path, SHARD_PATH_MAX, "%.2s/%s", text, text + 2);
 }
 
-int shard_lock(int kind, const struct object_id *id, int *ret_fd)
+int shard_lock(int kind, const struct object_id *id, bool wait, int *ret_fd)
 {
     char path[SHARD_PATH_MAX];
     shard_path(id, path);
@@ -248,7 +248,7 @@ int shard_lock(int kind, const struct object_id *id, int *ret_fd)
     CLEANUP_FD int fd = openat(kind, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    int r = flock_wait(fd, LOCK_EX);
+    int r = flock_wait(fd, wait ? LOCK_EX : LOCK_EX | LOCK_NB);
     if (r < 0)
         return r;
     *ret_fd = fd_steal(&fd);
@@ -276,7 +276,7 @@ void stamp_vouch(struct store *store, int kind, const struct object_id *id, bool
     char path[SHARD_PATH_MAX];
     struct stat status;
     shard_path(id, path);
-    if (store->read_only || store->boot_tag == 0 || shard_lock(kind, id, &lock) < 0 ||
+    if (store->read_only || store->boot_tag == 0 || shard_lock(kind, id, !good, &lock) < 0 ||
         fstatat(lock, path + 3, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return;
     struct timespec stamp = {.tv_sec = MAX(stamp_epoch(&status), 1u),
@@ -291,7 +291,7 @@ int stamp_touch(struct store *store, int kind, const struct object_id *id, uint6
     char path[SHARD_PATH_MAX];
     struct stat status;
     shard_path(id, path);
-    int r = shard_lock(kind, id, &lock);
+    int r = shard_lock(kind, id, true, &lock);
     if (r < 0)
         return fail_errno(r, "%s: cannot lock a shard", store->path);
     if (fstatat(lock, path + 3, &status, AT_SYMLINK_NOFOLLOW) < 0)

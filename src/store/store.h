@@ -78,6 +78,14 @@ int object_open(struct store *store, const struct object_id *id, unsigned pages,
  * Any thread. */
 int object_verify(struct store *store, const struct object_id *id, unsigned pages, int fd, void *buffer);
 
+/* The same in pieces, for a caller that must not hash 2 MiB in one go: begin, update with all bytes in order,
+ * end. After object_vouch() with what came out, the answer is kept; that never waits. */
+struct object_hasher;
+int object_hasher_begin(struct object_hasher **ret_hasher);
+void object_hasher_update(struct object_hasher *hasher, const void *bytes, size_t length);
+void object_hasher_end(struct object_hasher *hasher, struct object_id *ret_id); /* frees it */
+void object_vouch(struct store *store, const struct object_id *id, bool good);
+
 /* Names. A name is 1 to 127 of [A-Za-z0-9._:+@-], and does not begin with a dot or a dash. */
 int ref_check_name(const char *name);
 int ref_read(struct store *store, const char *name, struct object_id *ret_manifest);

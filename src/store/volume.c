@@ -18,10 +18,11 @@ struct volume {
     struct volume_description description;
     int directory, delta, map; /* -1: none of its own */
     uint64_t pages;
-    uint8_t *bits;      /* anonymous memory that is there when it is touched */
-    size_t bits_length; /* a multiple of a block */
-    uint64_t *dirty;    /* a bit for each block of bits: changed since the last checkpoint */
-    bool anchored;
+    uint8_t *bits;               /* anonymous memory that is there when it is touched */
+    size_t bits_length;          /* a multiple of a block */
+    uint64_t *dirty;             /* a bit for each block of bits: changed since the last checkpoint */
+    bool anchored;               /* its directory and registration are durable */
+    int anchors[VOLUME_ANCHORS]; /* what they depend on; -1 once they are */
 };
 
 static uint64_t block_count(const struct volume *volume)
@@ -104,6 +105,8 @@ static int volume_new(struct store *store, struct volume **ret_volume)
     if (!volume)
         return fail(-ENOMEM, "no memory for a volume");
     *volume = (struct volume){.store = store, .directory = -1, .delta = -1, .map = -1};
+    for (unsigned i = 0; i < VOLUME_ANCHORS; i++)
+        volume->anchors[i] = -1;
     *ret_volume = volume;
     return 0;
 }
@@ -126,6 +129,8 @@ int volume_open(struct store *store, const char *path, bool read_only, struct vo
         r = manifest_load(store, &volume->description.manifest, &volume->manifest);
     if (r == 0)
         r = open_files(volume, path, read_only);
+    if (r == 0 && !read_only && !volume->anchored)
+        r = volume_open_anchors(store, volume->directory, &volume->description, volume->anchors);
     if (r < 0) {
         volume_close(volume);
         return r;
@@ -166,6 +171,12 @@ int volume_open_image(struct store *store, const char *image, const char *scratc
     return 0;
 }
 
+static void close_anchors(struct volume *volume)
+{
+    for (unsigned i = 0; i < VOLUME_ANCHORS; i++)
+        cleanup_fd(&volume->anchors[i]);
+}
+
 void volume_close(struct volume *volume)
 {
     if (!volume)
@@ -173,6 +184,7 @@ void volume_close(struct volume *volume)
     cleanup_fd(&volume->directory);
     cleanup_fd(&volume->delta);
     cleanup_fd(&volume->map);
+    close_anchors(volume);
     if (volume->bits)
         munmap(volume->bits, volume->bits_length);
     free(volume->dirty);
@@ -209,11 +221,6 @@ int volume_delta(const struct volume *volume)
 int volume_map(const struct volume *volume)
 {
     return volume->map;
-}
-
-bool volume_anchored(const struct volume *volume)
-{
-    return volume->anchored;
 }
 
 /* The first page from `page` on, below `end`, whose bit is `set`; or `end`. */
@@ -258,9 +265,16 @@ void volume_mark(struct volume *volume, uint64_t first_page, uint64_t pages)
     }
 }
 
+/* The page that says that all else is durable; goes to disk with the blocks, after all else. */
+static void anchor_block(const struct volume *volume, struct volume_block *block)
+{
+    block->offset = 0;
+    volume_map_header(&volume->description, true, block->bytes);
+}
+
 int volume_checkpoint_begin(struct volume *volume, struct volume_checkpoint *ret_checkpoint)
 {
-    struct volume_checkpoint checkpoint = {0};
+    struct volume_checkpoint checkpoint = {.count = volume->anchored ? 0 : 1, .anchors = volume->anchors};
     for (uint64_t word = 0; volume->map >= 0 && word < (block_count(volume) + 63) / 64; word++)
         checkpoint.count += (size_t)__builtin_popcountll(volume->dirty[word]);
     if (checkpoint.count > 0) {
@@ -269,12 +283,15 @@ int volume_checkpoint_begin(struct volume *volume, struct volume_checkpoint *ret
             return fail(-ENOMEM, "no memory to flush a volume's map");
     }
     size_t filled = 0;
+    if (!volume->anchored) {
+        checkpoint.anchor_count = VOLUME_ANCHORS;
+        anchor_block(volume, &checkpoint.blocks[filled++]);
+    }
     for (uint64_t number = 0; filled < checkpoint.count; number++) {
         uint64_t mask = UINT64_C(1) << (number % 64);
         if (!(volume->dirty[number / 64] & mask))
             continue;
         struct volume_block *block = &checkpoint.blocks[filled++];
-        block->number = number;
         block->offset = STORE_PAGE + number * STORE_PAGE;
         memcpy(block->bytes, volume->bits + number * STORE_PAGE, STORE_PAGE);
         volume->dirty[number / 64] &= ~mask;
@@ -285,28 +302,17 @@ int volume_checkpoint_begin(struct volume *volume, struct volume_checkpoint *ret
 
 void volume_checkpoint_end(struct volume *volume, struct volume_checkpoint *checkpoint, bool durable)
 {
-    for (size_t i = 0; i < checkpoint->count && !durable; i++)
-        volume->dirty[checkpoint->blocks[i].number / 64] |= UINT64_C(1)
-                                                            << (checkpoint->blocks[i].number % 64);
+    for (size_t i = 0; i < checkpoint->count && !durable; i++) {
+        uint64_t number = checkpoint->blocks[i].offset / STORE_PAGE; /* 0 is the header */
+        if (number > 0)
+            volume->dirty[(number - 1) / 64] |= UINT64_C(1) << ((number - 1) % 64);
+    }
+    if (durable && checkpoint->anchor_count > 0) {
+        volume->anchored = true;
+        close_anchors(volume);
+    }
     free(checkpoint->blocks);
     *checkpoint = (struct volume_checkpoint){0};
-}
-
-int volume_anchor(struct volume *volume)
-{
-    uint8_t one[4];
-    put32(one, 1);
-    int r = volume_sync_registration(volume->store, volume->directory, &volume->description);
-    if (r == 0)
-        r = sys_write(volume->map, one, sizeof(one), 12);
-    if (r == 0)
-        r = sys_fsync(volume->map);
-    if (r == 0)
-        r = sys_fsync(volume->delta);
-    if (r < 0)
-        return fail_errno(r, "a volume cannot be made durable");
-    volume->anchored = true;
-    return 0;
 }
 
 int volume_flush(struct volume *volume)
@@ -316,12 +322,12 @@ int volume_flush(struct volume *volume)
     if (r < 0)
         return r;
     r = sys_fdatasync(volume->delta);
+    for (unsigned i = 0; r == 0 && i < checkpoint.anchor_count; i++)
+        r = sys_fdatasync(checkpoint.anchors[i]);
     for (size_t i = 0; r == 0 && i < checkpoint.count; i++)
         r = sys_write(volume->map, checkpoint.blocks[i].bytes, STORE_PAGE, checkpoint.blocks[i].offset);
     if (r == 0 && checkpoint.count > 0)
         r = sys_fdatasync(volume->map);
-    if (r == 0 && !volume->anchored)
-        r = volume_anchor(volume);
     volume_checkpoint_end(volume, &checkpoint, r == 0);
     return r < 0 ? fail_errno(r, "a volume cannot be flushed") : 0;
 }

@@ -27,7 +27,7 @@
  * A volume is registered in the store under its id with its manifest, so gc knows it wherever it lies, also
  * after it was moved. It is open for writing once at a time (flock on the map).
  *
- * Threads: one thread at a time, but for volume_anchor(). Errors as in store.h.
+ * Threads: one thread at a time. Errors as in store.h.
  */
 #pragma once
 
@@ -75,27 +75,27 @@ void volume_mark(struct volume *volume, uint64_t first_page, uint64_t pages);
 /*
  * A flush in steps, for callers that must not wait. One at a time:
  *   1 volume_checkpoint_begin(): what the map must say once all writes that are done by now are durable
- *   2 fdatasync() of volume_delta()
- *   3 if there are blocks: write each to volume_map() at its offset, then fdatasync() that
- *   4 if !volume_anchored(): volume_anchor(), on any thread; it waits for the disk
- *   5 volume_checkpoint_end(), telling whether all went well; if not, the blocks stay due
+ *   2 fdatasync() of volume_delta(), and of each of `anchors`: until a volume's first flush is over, those
+ * are what its name in its directory and in the store depends on 3 if there are blocks: write each to
+ * volume_map() at its offset, then fdatasync() that 4 volume_checkpoint_end(), telling whether all went well;
+ * if not, the blocks stay due
  */
+#define VOLUME_ANCHORS 5
 struct volume_block {
     uint64_t offset;
-    uint64_t number;
     uint8_t bytes[STORE_PAGE];
 };
 struct volume_checkpoint {
     struct volume_block *blocks;
     size_t count;
+    const int *anchors;
+    unsigned anchor_count;
 };
 int volume_checkpoint_begin(struct volume *volume, struct volume_checkpoint *ret_checkpoint);
 void volume_checkpoint_end(struct volume *volume, struct volume_checkpoint *checkpoint, bool durable);
-int volume_map(const struct volume *volume);
-bool volume_anchored(const struct volume *volume);
-int volume_anchor(struct volume *volume);
+int volume_map(const struct volume *volume); /* -1: a scratch disk, of which nothing is to be durable */
 
-/* All five steps, waiting. */
+/* All four steps, waiting. */
 int volume_flush(struct volume *volume);
 
 /* Reads and writes whole pages, waiting; objects are hashed on first use. For tools and tests. */

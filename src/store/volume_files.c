@@ -91,18 +91,35 @@ int volume_check_registered(struct store *store, const char *path,
     return r;
 }
 
-int volume_sync_registration(struct store *store, int directory, const struct volume_description *description)
+int volume_open_anchors(struct store *store, int directory, const struct volume_description *description,
+                        int anchors[VOLUME_ANCHORS])
 {
-    CLEANUP_FD int entry = openat(store->volumes, description->id, O_RDONLY | O_CLOEXEC);
-    CLEANUP_FD int json = openat(directory, "volume.json", O_RDONLY | O_CLOEXEC);
-    CLEANUP_FD int parent = openat(directory, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (entry < 0 || json < 0 || parent < 0)
-        return -errno;
-    const int descriptors[] = {entry, store->volumes, json, directory, parent};
-    int r = 0;
-    for (unsigned i = 0; r == 0 && i < ARRAY_SIZE(descriptors); i++)
-        r = sys_fsync(descriptors[i]);
-    return r;
+    const struct {
+        int directory;
+        const char *path;
+    } files[VOLUME_ANCHORS] = {{store->volumes, description->id},
+                               {store->volumes, "."},
+                               {directory, "volume.json"},
+                               {directory, "."},
+                               {directory, ".."}};
+    for (unsigned i = 0; i < VOLUME_ANCHORS; i++) {
+        anchors[i] = openat(files[i].directory, files[i].path, O_RDONLY | O_CLOEXEC);
+        if (anchors[i] < 0)
+            return fail_errno(-errno, "a volume's %s", files[i].path); /* the caller closes the others */
+    }
+    return 0;
+}
+
+void volume_map_header(const struct volume_description *description, bool anchored,
+                       uint8_t header[STORE_PAGE])
+{
+    memset(header, 0, STORE_PAGE);
+    memcpy(header, VOLUME_MAP_MAGIC, 8);
+    put32(header + 8, VOLUME_VERSION);
+    put32(header + 12, anchored);
+    put64(header + 16, description->bytes);
+    memcpy(header + 24, &description->manifest, OBJECT_ID_BYTES);
+    memcpy(header + 56, description->id, 32);
 }
 
 static int make_file(int directory, const char *name, const void *bytes, size_t length, uint64_t size)
@@ -114,14 +131,10 @@ static int make_file(int directory, const char *name, const void *bytes, size_t 
 
 static int make_files(int directory, const struct volume_description *is)
 {
-    uint8_t header[96] = {0};
+    uint8_t header[STORE_PAGE];
     uint64_t pages = align_up(is->bytes, STORE_PAGE) / STORE_PAGE;
     uint64_t bits = align_up(MAX(pages, UINT64_C(1)), STORE_PAGE * UINT64_C(8)) / 8;
-    memcpy(header, VOLUME_MAP_MAGIC, 8);
-    put32(header + 8, VOLUME_VERSION);
-    put64(header + 16, is->bytes);
-    memcpy(header + 24, &is->manifest, OBJECT_ID_BYTES);
-    memcpy(header + 56, is->id, 32);
+    volume_map_header(is, false, header);
     char text[400], manifest[OBJECT_ID_TEXT];
     snprintf(text, sizeof(text),
              "{\"format\": \"stellarium-volume\", \"version\": %u, \"id\": \"%s\",\n \"manifest\": \"%s\",\n"

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "store/private.h"
+#include "store/volume.h"
 
 #define VOLUME_MAP_MAGIC "STELVMAP"
 #define VOLUME_VERSION   1u
@@ -19,6 +20,10 @@ int volume_description_read(int directory, const char *path, struct volume_descr
 int volume_check_registered(struct store *store, const char *path,
                             const struct volume_description *description);
 
-/* Makes the volume's directory entries and its registration durable. */
-int volume_sync_registration(struct store *store, int directory,
-                             const struct volume_description *description);
+/* Opens what must be synced for the volume's directory entries and its registration to be durable. */
+int volume_open_anchors(struct store *store, int directory, const struct volume_description *description,
+                        int anchors[VOLUME_ANCHORS]);
+
+/* The first page of the map. */
+void volume_map_header(const struct volume_description *description, bool anchored,
+                       uint8_t header[STORE_PAGE]);
