@@ -120,8 +120,8 @@ static int write_reset_vector(const struct guest_mem *mem)
 int boot_load(const struct boot_config *config, const struct guest_mem *mem, struct boot_entry *ret_entry)
 {
     char line[BOOT_CMDLINE_SIZE];
-    struct elf_image image;
-    struct pvh_initrd initrd;
+    struct elf_image image = {0};
+    struct pvh_initrd initrd = {0};
     int error = boot_cmdline(config, line);
     if (!error)
         error = guest_mem_write(mem, gpa(LAYOUT_CMDLINE_GPA), line, strlen(line) + 1);

@@ -4,43 +4,45 @@
 #include "vcpu/mem.h"
 
 /* Below 1 MiB (boot/ fills it; PVH start info, memory map and command line are handed over by address). */
-#define LAYOUT_GDT_GPA        UINT64_C(0x500)
-#define LAYOUT_PVH_INFO_GPA   UINT64_C(0x6000)   /* hvm_start_info, module list, memory map: one page */
-#define LAYOUT_CMDLINE_GPA    UINT64_C(0x20000)  /* 64 KiB are free here */
-#define LAYOUT_MPTABLE_GPA    UINT64_C(0x9fc00)  /* its pointer, where kernels look: last KiB of base memory (MP spec 1.4, 4) */
-#define LAYOUT_ACPI_GPA       UINT64_C(0xe0000)  /* RSDP here: also found by scanning (ACPI 6.4, 5.2.5.1) */
-#define LAYOUT_ACPI_END       UINT64_C(0xf0000)
-#define LAYOUT_MPCONFIG_GPA   UINT64_C(0xf0000)  /* what the pointer at LAYOUT_MPTABLE_GPA points to */
-#define LAYOUT_MPCONFIG_END   UINT64_C(0xffff0)
-#define LAYOUT_RESET_GPA      UINT64_C(0xffff0)  /* a PC's reset vector: kernels jump here to reboot "by BIOS" */
-#define LAYOUT_HIGH_RAM_GPA   UINT64_C(0x100000)
+#define LAYOUT_GDT_GPA      UINT64_C(0x500)
+#define LAYOUT_PVH_INFO_GPA UINT64_C(0x6000)  /* hvm_start_info, module list, memory map: one page */
+#define LAYOUT_CMDLINE_GPA  UINT64_C(0x20000) /* 64 KiB are free here */
+#define LAYOUT_MPTABLE_GPA                                                                                   \
+    UINT64_C(0x9fc00) /* its pointer, where kernels look: last KiB of base memory (MP spec 1.4, 4) */
+#define LAYOUT_ACPI_GPA     UINT64_C(0xe0000) /* RSDP here: also found by scanning (ACPI 6.4, 5.2.5.1) */
+#define LAYOUT_ACPI_END     UINT64_C(0xf0000)
+#define LAYOUT_MPCONFIG_GPA UINT64_C(0xf0000) /* what the pointer at LAYOUT_MPTABLE_GPA points to */
+#define LAYOUT_MPCONFIG_END UINT64_C(0xffff0)
+#define LAYOUT_RESET_GPA    UINT64_C(0xffff0) /* a PC's reset vector: kernels jump here to reboot "by BIOS" */
+#define LAYOUT_HIGH_RAM_GPA UINT64_C(0x100000)
 
 /* virtio-mmio devices: one page each from here up, in the gap below 4 GiB. */
-#define LAYOUT_VIRTIO_BASE    UINT64_C(0xc0001000)
-#define LAYOUT_VIRTIO_STRIDE  UINT64_C(0x1000)
-#define LAYOUT_VIRTIO_MAX     64u
+#define LAYOUT_VIRTIO_BASE   UINT64_C(0xc0001000)
+#define LAYOUT_VIRTIO_STRIDE UINT64_C(0x1000)
+#define LAYOUT_VIRTIO_MAX    64u
 
-#define LAYOUT_IOAPIC_GPA     UINT64_C(0xfec00000)
-#define LAYOUT_LAPIC_GPA      UINT64_C(0xfee00000)
+#define LAYOUT_IOAPIC_GPA UINT64_C(0xfec00000)
+#define LAYOUT_LAPIC_GPA  UINT64_C(0xfee00000)
 
 /* Ports. */
-#define LAYOUT_COM1_PORT      0x3f8u
-#define LAYOUT_I8042_DATA     0x60u
-#define LAYOUT_I8042_COMMAND  0x64u
-#define LAYOUT_CMOS_INDEX     0x70u
-#define LAYOUT_CMOS_DATA      0x71u
-#define LAYOUT_ACPI_SLEEP     0x600u /* hardware-reduced ACPI: sleep control; + 1: sleep status; + 2: reset */
-#define LAYOUT_ACPI_EVENTS    0x604u /* u32: which event the GED is to report; reading clears (power button: bit 0) */
+#define LAYOUT_COM1_PORT     0x3f8u
+#define LAYOUT_I8042_DATA    0x60u
+#define LAYOUT_I8042_COMMAND 0x64u
+#define LAYOUT_CMOS_INDEX    0x70u
+#define LAYOUT_CMOS_DATA     0x71u
+#define LAYOUT_ACPI_SLEEP    0x600u /* hardware-reduced ACPI: sleep control; + 1: sleep status; + 2: reset */
+#define LAYOUT_ACPI_EVENTS                                                                                   \
+    0x604u /* u32: which event the GED is to report; reading clears (power button: bit 0) */
 
 /* Interrupt lines (GSIs) of the IOAPIC. */
-#define LAYOUT_COM1_GSI       4u
-#define LAYOUT_GED_GSI        9u /* generic event device: power button, generation id */
-#define LAYOUT_IOAPIC_PINS    24u
+#define LAYOUT_COM1_GSI    4u
+#define LAYOUT_GED_GSI     9u /* generic event device: power button, generation id */
+#define LAYOUT_IOAPIC_PINS 24u
 
 /*
- * Lines for virtio devices. Pins 0, 1, 2, 4, 8, 9 and 13 are taken by or kept clear of the PC's own (timer, keyboard,
- * cascade, COM1, clock, GED, FPU). All virtio lines are level-triggered, active high, so that devices can share one
- * when there are more of them than lines.
+ * Lines for virtio devices. Pins 0, 1, 2, 4, 8, 9 and 13 are taken by or kept clear of the PC's own (timer,
+ * keyboard, cascade, COM1, clock, GED, FPU). All virtio lines are level-triggered, active high, so that
+ * devices can share one when there are more of them than lines.
  */
 static const uint8_t layout_virtio_gsis[] = {5, 6, 7, 10, 11, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 3};
 
@@ -53,7 +55,8 @@ static inline gpa_t layout_virtio_gpa(unsigned slot)
     return gpa(LAYOUT_VIRTIO_BASE + slot * LAYOUT_VIRTIO_STRIDE);
 }
 
-/* How the IOAPIC is to take a line: virtio's and the GED's as levels, those of a PC's own devices as edges. */
+/* How the IOAPIC is to take a line: virtio's and the GED's as levels, those of a PC's own devices as edges.
+ */
 static inline bool layout_gsi_is_level(unsigned gsi)
 {
     for (size_t i = 0; i < ARRAY_SIZE(layout_virtio_gsis); i++)
