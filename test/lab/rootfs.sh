@@ -4,7 +4,7 @@
 lab_cache=${VOLT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/volt}/debian-cloud
 
 # Modules that the lab loads, or that SCRIPTs may.
-lab_modules=(kvm-amd kvm-intel virtio_pci virtio_blk virtio_net tun tap macvtap bridge veth vhost_net vhost_vsock
+lab_modules=(ext4 kvm-amd kvm-intel virtio_pci virtio_blk virtio_net tun tap macvtap bridge veth vhost_net vhost_vsock
     loop nbd fuse overlay)
 
 # Debian's cloud kernel, which guests boot as well: vmlinuz, modules/ and kver.
