@@ -33,12 +33,12 @@ mkdir -p "$(dirname "$out")"
 work=$(mktemp -d "$out.XXXXXX") || die "$out: cannot be written there"
 trap 'rm -rf "$work"' EXIT INT TERM
 chmod 0755 "$work" # apt's own user reads and writes there when root asks
-# apt's lists may be missing or older than the archive; root can renew them.
-if ! download && [ "$(id -u)" -eq 0 ]; then
-    echo "get-debian-kernel.sh: renewing apt's lists" >&2
+if ! download; then
+    [ "$(id -u)" -eq 0 ] || die "$meta: $(cat "$work/log") (does apt-get update help?)"
+    echo "get-debian-kernel.sh: renewing apt's lists, which are missing or older than the archive" >&2
     apt-get -qq update >&2
+    download || die "$meta: $(cat "$work/log")"
 fi
-[ -f "$work"/linux-image-*.deb ] || download || die "$meta: $(cat "$work/log") (does apt-get update help?)"
 dpkg-deb -x "$work"/linux-image-*.deb "$work/x"
 kver=$(ls "$work/x/lib/modules")
 depmod -b "$work/x" "$kver"

@@ -33,7 +33,7 @@ case $epoch in '' | *[!0-9]*) die "SOURCE_DATE_EPOCH=$epoch: not a number of sec
 
 if [ -z "$size" ]; then
     # A third on top for the file system's own and for something to write; an inode for each 16 KiB is mke2fs's habit.
-    used=$(du -sk --apparent-size "$folder" | cut -f1)
+    used=$(du -sxk --apparent-size "$folder" | cut -f1)
     files=$(find "$folder" | wc -l)
     need=$((used + files * 4))
     size=$(((need + need / 3) / 1024 + 16))
