@@ -24,6 +24,7 @@ void config_free(struct config *config)
     free(config->cmdline);
     free(config->append);
     free(config->serial_path);
+    free(config->cas_store);
     for (unsigned i = 0; i < config->drive_count; i++)
         free(config->drives[i].path);
     *config = (struct config){0};

@@ -9,7 +9,7 @@
 #define CONFIG_DRIVES_MAX 62u /* virtio slots (dev/layout.h) less the entropy device and one to spare */
 
 struct drive_config {
-    char *path;
+    char *path; /* or volume:DIR or cas:NAME, in the store (dev/disk_cas.h) */
     bool read_only;
     bool direct; /* O_DIRECT: past the host's page cache */
 };
@@ -22,6 +22,7 @@ struct config {
     char *append;  /* added after it; may be NULL */
     struct drive_config drives[CONFIG_DRIVES_MAX];
     unsigned drive_count;
+    char *cas_store; /* the Stellarium store of such drives; NULL: $STELLARIUM_STORE */
     bool has_rootfs; /* drives[0] is the root file system */
     uint64_t memory; /* bytes */
     unsigned cpus;

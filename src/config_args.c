@@ -13,6 +13,8 @@ enum {
     OPTION_APPEND,
     OPTION_ROOTFS,
     OPTION_DISK,
+    OPTION_VOLUME,
+    OPTION_CAS_STORE,
     OPTION_HUGEPAGES,
     OPTION_THP,
     OPTION_SERIAL,
@@ -32,8 +34,13 @@ static const struct argp_option options[] = {
     {"rootfs", OPTION_ROOTFS, "FILE[,ro]", 0, "root file system: /dev/vda, and root= on the command line", 2},
     {"disk", OPTION_DISK, "FILE[,ro][,direct]", 0,
      "another disk, a file or a block device: /dev/vdb and on (may be given again); direct: past the page "
-     "cache",
+     "cache; cas:NAME instead of a file: an image of the store, as a clone that is thrown away, or read-only "
+     "with ,ro",
      2},
+    {"volume", OPTION_VOLUME, "DIR[,ro]", 0, "root file system in a volume of the store (stellarium clone)",
+     2},
+    {"cas-store", OPTION_CAS_STORE, "DIR", 0,
+     "the Stellarium store of --volume and --disk cas:NAME (default $STELLARIUM_STORE)", 2},
     {"serial", OPTION_SERIAL, "WHERE", 0, "the console: stdio (default), file=PATH, or off", 2},
 
     {NULL, 0, NULL, 0, "How memory is backed:", 3},
@@ -52,6 +59,7 @@ static const char doc[] =
     "Examples:\n"
     "  volt-vmm --kernel vmlinux --rootfs rootfs.ext4\n"
     "  volt-vmm --kernel bzImage --initrd initrd.img --rootfs disk.img,ro --memory 512M --cpus 2\n"
+    "  volt-vmm --kernel vmlinux --volume vm1 --cas-store /var/lib/stellarium --memory 256M\n"
     "  volt-vmm --config vm.json --serial file=console.log\n"
     "\n"
     "On a terminal Ctrl-A x ends the VM and Ctrl-A h shows what else there is.\n"
@@ -96,6 +104,14 @@ static int set_text(char **field, const char *value)
     free(*field);
     *field = copy;
     return 0;
+}
+
+static int add_volume(struct config *config, const char *directory)
+{
+    CLEANUP_FREE char *spec = NULL;
+    if (asprintf(&spec, "volume:%s", directory) < 0)
+        return fail(-ENOMEM, "no memory for the configuration");
+    return add_drive(config, spec, true);
 }
 
 static int set_cpus(struct config *config, const char *text)
@@ -144,6 +160,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case OPTION_APPEND: r = set_text(&config->append, argument); break;
     case OPTION_ROOTFS: r = add_drive(config, argument, true); break;
     case OPTION_DISK: r = add_drive(config, argument, false); break;
+    case OPTION_VOLUME: r = add_volume(config, argument); break;
+    case OPTION_CAS_STORE: r = set_text(&config->cas_store, argument); break;
     case OPTION_HUGEPAGES: config->pages = GUEST_PAGES_HUGETLB; break;
     case OPTION_THP: r = set_thp(config, argument); break;
     case OPTION_SERIAL: r = set_serial(config, argument); break;

@@ -1,7 +1,7 @@
 #include "machine.h"
 
 #include "boot/boot.h"
-#include "dev/disk.h"
+#include "dev/disk_cas.h"
 #include "dev/legacy.h"
 #include "dev/uart.h"
 #include "dev/virtio.h"
@@ -250,6 +250,14 @@ static int add_virtio(struct machine *machine, struct virtio_device *device)
     return virtio_attach(device, machine->slots++, machine->bus, &machine->vm, machine->lines);
 }
 
+static int open_disk(struct machine *machine, const struct drive_config *drive, struct disk **ret_disk)
+{
+    const char *store = machine->config->cas_store ? machine->config->cas_store : getenv("STELLARIUM_STORE");
+    if (disk_cas_is(drive->path))
+        return disk_cas_open(machine->loop, store, drive->path, drive->read_only, ret_disk);
+    return disk_file_open(machine->loop, drive->path, drive->read_only, drive->direct, ret_disk);
+}
+
 static int add_disks(struct machine *machine)
 {
     for (unsigned i = 0; i < machine->config->drive_count; i++) {
@@ -258,7 +266,7 @@ static int add_disks(struct machine *machine)
         struct virtio_device *device = NULL;
         char label[24];
         snprintf(label, sizeof(label), "disk %u", i);
-        int r = disk_file_open(machine->loop, drive->path, drive->read_only, drive->direct, &disk);
+        int r = open_disk(machine, drive, &disk);
         if (r == 0)
             r = virtio_blk_new(machine->loop, disk, label, &device);
         if (r == 0)

@@ -254,13 +254,27 @@ struct volume_run volume_lookup(const struct volume *volume, uint64_t page)
                                .object_page = run.object_page};
 }
 
+static void set_bits(struct volume *volume, uint64_t page, uint64_t end)
+{
+    for (; page < end && page % 8; page++)
+        volume->bits[page / 8] |= (uint8_t)(1u << (page % 8));
+    if (page < end)
+        memset(volume->bits + page / 8, 0xff, (size_t)((end - page) / 8));
+    for (page = MAX(page, end - end % 8); page < end; page++)
+        volume->bits[page / 8] |= (uint8_t)(1u << (page % 8));
+}
+
 void volume_mark(struct volume *volume, uint64_t first_page, uint64_t pages)
 {
     CHECK(first_page <= volume->pages && pages <= volume->pages - first_page);
-    for (uint64_t page = find_bit(volume, first_page, first_page + pages, false); page < first_page + pages;
-         page = find_bit(volume, page, first_page + pages, false)) {
+    uint64_t end = first_page + pages;
+    for (uint64_t page = first_page, stop; page < end; page = stop) {
         uint64_t block = page / BLOCK_PAGES;
-        volume->bits[page / 8] |= (uint8_t)(1u << (page % 8));
+        stop = MIN(end, (block + 1) * BLOCK_PAGES);
+        uint64_t from = find_bit(volume, page, stop, false);
+        if (from == stop)
+            continue; /* in the delta already: the map need not be written again */
+        set_bits(volume, from, stop);
         volume->dirty[block / 64] |= UINT64_C(1) << (block % 64);
     }
 }
