@@ -25,8 +25,9 @@ LDFLAGS  += -pthread $(SANITIZE) -Wl,--gc-sections -Wl,-z,relro,-z,now
 LIBS     := -luring -lev -ljansson -lseccomp -lcap -lcrypto -lzstd -llz4 -llzma -lbz2 -lz -lm
 
 # One library of everything that is not a main(); each program takes from it what it needs.
-LIB_SRC  := $(wildcard src/base/*.c src/loop/*.c src/vcpu/*.c src/boot/*.c src/dev/*.c src/store/*.c src/sec/*.c src/ctl/*.c)
-VMM_SRC  := $(wildcard src/*.c)
+VMM_SRC  := src/main.c
+LIB_SRC  := $(filter-out $(VMM_SRC),$(wildcard src/*.c)) \
+            $(wildcard src/base/*.c src/loop/*.c src/vcpu/*.c src/boot/*.c src/dev/*.c src/store/*.c src/sec/*.c src/ctl/*.c)
 LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/%.o)
 VMM_OBJ  := $(VMM_SRC:%.c=$(BUILD)/%.o)
 LIB      := $(BUILD)/libvolt.a
