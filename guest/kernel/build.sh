@@ -4,13 +4,13 @@
 #   build.sh [--import-with VOLT_KERNEL] [--config-only]
 #
 # --import-with imports the result as `volt` and makes it the default; --config-only stops when the configuration
-# has been made and checked. Works in ${XDG_CACHE_HOME:-~/.cache}/volt/kernel (VOLT_KERNEL_CACHE chooses another
-# place), where the kernel with its symbols stays. The same inputs and compiler give the same bytes.
+# has been made and checked. Works in $VOLT_CACHE/kernel (VOLT_CACHE is ${XDG_CACHE_HOME:-~/.cache}/volt if not set),
+# where the kernel with its symbols stays. The same inputs and compiler give the same bytes.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source_package=linux-source-6.12
-cache=${VOLT_KERNEL_CACHE:-${XDG_CACHE_HOME:-${HOME:?neither VOLT_KERNEL_CACHE nor HOME is set}/.cache}/volt/kernel}
+cache=${VOLT_CACHE:-${XDG_CACHE_HOME:-${HOME:?neither VOLT_CACHE nor HOME is set}/.cache}/volt}/kernel
 import_with=''
 config_only=''
 

@@ -6,7 +6,8 @@ KERNEL_OBJ := $(KERNEL_SRC:%.c=$(BUILD)/%.o)
 PROGRAMS += $(BUILD)/volt-kernel
 
 $(BUILD)/volt-kernel: $(KERNEL_OBJ) $(LIB)
-	$(CC) $(STATIC) $(LDFLAGS) $(KERNEL_OBJ) $(LIB) $(LIBS) -o $@
+	$(SAY) LD $@
+	$(Q)$(CC) -pie $(LDFLAGS) $(KERNEL_OBJ) $(LIB) $(LIBS) -o $@
 
 .PHONY: kernel
 kernel: $(BUILD)/volt-kernel ## build our own guest kernel from Debian's linux-source (ten minutes)
