@@ -3,6 +3,7 @@
 #
 #   tap_run NAME COMMAND...   COMMAND (often a function) runs in a subshell. Status 0 is a pass, 77 a skip whose reason
 #                             is its last line of output, all else a failure, with its output as lines that begin with #
+#                             (TAP_ONLY, a shell pattern, chooses by NAME)
 #   tap_skip NAME REASON      a test that cannot be run here
 #   tap_done                  the plan, and the script's exit status
 
@@ -14,6 +15,8 @@ tap_run()
 {
     tap_name=$1
     shift
+    # shellcheck disable=SC2254 # a pattern
+    case $tap_name in ${TAP_ONLY:-*}) ;; *) return ;; esac
     tap_count=$((tap_count + 1))
     set +e # and on again inside: behind || it would be off in the whole of COMMAND
     (

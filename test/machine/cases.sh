@@ -1,0 +1,497 @@
+#!/bin/sh
+# shellcheck disable=SC2317 # the cases are called by tap_run
+# Whole machines: Linux guests under volt-vmm, on a host or in the lab (busybox sh). Says TAP lines.
+#
+# cases.sh [only=PATTERN] GROUP...   in a folder with volt-vmm, vmlinuz, initrd.cpio and rootfs.ext4 (which has test/machine/inside), and the
+#                     optional vmlinux (our own kernel: no initramfs)
+set -eu
+# shellcheck source=test/tap.sh
+. "${TAP:-/tap.sh}"
+
+vmm=$PWD/volt-vmm
+payload=$PWD
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+
+# --- running a machine ---
+
+# A root of its own for this test: $work/root.
+fresh_root()
+{
+    cp "$payload/rootfs.ext4" root
+}
+
+# start CASE OPTION...: the VMM in the background, its input held open by descriptor 3.
+# machine CASE OPTION...: to its end; the status in $status, the console in $work/console, the log in $work/log.
+kernel="debian"
+arguments()
+{
+    case $kernel in
+    debian) echo "--kernel $payload/vmlinuz --initrd $payload/initrd.cpio" ;;
+    ours) echo "--kernel $payload/vmlinux" ;;
+    esac
+}
+machine()
+{
+    guest_case=$1
+    shift
+    status=0
+    rm -f console
+    # shellcheck disable=SC2046 # words
+    timeout -k 5 "${limit:-60}" "$vmm" $(arguments) --serial file=console --memory 256M "$@" \
+        --append "${root_mode-rw} volt.run=\"inside $guest_case\" ${append:-}" >log 2>&1 </dev/null || status=$?
+    tr -d '\r' <console >console.text
+    show
+}
+start()
+{
+    guest_case=$1
+    shift
+    rm -f console input
+    mkfifo input
+    # shellcheck disable=SC2046
+    "$vmm" $(arguments) --serial stdio --memory 256M "$@" \
+        --append "${root_mode-rw} volt.run=\"inside $guest_case\"" <input >console 2>log &
+    vmm_pid=$!
+    exec 3>input
+}
+finish()
+{
+    status=0
+    ( sleep "${limit:-60}" && kill -KILL "$vmm_pid" ) >/dev/null 2>&1 3>&- &
+    watchdog=$!
+    wait "$vmm_pid" || status=$?
+    kill "$watchdog" 2>/dev/null || true
+    exec 3>&-
+    tr -d '\r' <console >console.text
+    show
+}
+
+# What a failed test is told by.
+show()
+{
+    tail -c 3000 console.text
+    echo "--- volt-vmm, status $status:"
+    tail -n 20 log
+}
+
+wait_for() # TEXT: in the console of a started machine
+{
+    tries=0
+    until grep -q "$1" console 2>/dev/null; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 300 ] || { echo "no '$1' on the console" && return 1; }
+        kill -0 "$vmm_pid" || { echo "volt-vmm ended early" && return 1; }
+        sleep 0.2
+    done
+}
+
+# --- what is expected ---
+
+fact() # NAME: its value
+{
+    sed -n "s/^$1=//p" console.text | tail -n 1
+}
+expect_fact() # NAME VALUE
+{
+    [ "$(fact "$1")" = "$2" ] || { echo "$1 is '$(fact "$1")', not '$2'" && return 1; }
+}
+expect_status() # STATUS
+{
+    [ "$status" -eq "$1" ] || { echo "status $status, not $1" && return 1; }
+}
+expect_log() # PATTERN
+{
+    grep -q "$1" log || { echo "the log has no '$1'" && return 1; }
+}
+expect_refusal() # PATTERN: bad configuration, in words
+{
+    expect_status 1
+    expect_log "$1"
+}
+expect_alive() # not killed by a signal, and not by timeout (124, 137)
+{
+    [ "$status" -lt 124 ] || { echo "status $status: killed or hung" && return 1; }
+}
+expect_clean_fs()
+{
+    e2fsck -fn root || { echo "e2fsck is not content" && return 1; }
+}
+
+# --- the cases ---
+
+boots()
+{
+    fresh_root
+    machine facts --rootfs root --cpus "$1"
+    expect_status 0
+    expect_log "powered off"
+    expect_fact cpus "$1"
+    expect_fact timer_cpus "$1"
+    expect_fact root /dev/vda,rw
+    expect_fact "done" facts
+}
+
+memory() # MIB
+{
+    fresh_root
+    machine facts --rootfs root --memory "$1M"
+    expect_status 0
+    found=$(fact memory_kib)
+    # The map lacks the last KiB of base memory, the hole below 1 MiB, and what the kernel drops at its ends.
+    [ "$found" -le $(($1 * 1024)) ] && [ "$found" -gt $(($1 * 1024 - 1024)) ] ||
+        { echo "$found KiB found of $1 MiB" && return 1; }
+}
+
+root_read_write()
+{
+    fresh_root
+    machine write --rootfs root
+    expect_status 0
+    written=$(fact sum)
+    [ -n "$written" ]
+    expect_clean_fs
+    machine read --rootfs root
+    expect_fact sum "$written"
+}
+
+root_read_only()
+{
+    fresh_root
+    before=$(sha256sum <root)
+    root_mode='' machine facts --rootfs root,ro
+    expect_fact root /dev/vda,ro
+    root_mode='' machine refuse --rootfs root,ro
+    expect_status 0
+    expect_fact wrote 0
+    [ "$before" = "$(sha256sum <root)" ] || { echo "the image changed" && return 1; }
+}
+
+no_disk()
+{
+    # The initramfs alone: no root, so its init says so and the machine ends by itself.
+    machine facts
+    expect_alive
+}
+
+reboots()
+{
+    fresh_root
+    machine reboot --rootfs root
+    expect_status 0
+    expect_log "rebooted"
+    expect_clean_fs
+}
+
+panics()
+{
+    fresh_root
+    machine panic --rootfs root
+    expect_status 3
+    grep -q "Kernel panic" console.text
+}
+
+terminated()
+{
+    fresh_root
+    start idle --rootfs root
+    wait_for ready=1
+    kill -TERM "$vmm_pid"
+    finish
+    expect_status 143
+}
+
+console_input()
+{
+    fresh_root
+    start echo --rootfs root
+    wait_for ready=1
+    echo "one line, typed" >&3
+    finish
+    expect_status 0
+    expect_fact line "one line, typed"
+}
+
+# More than any buffer on the way holds, while the guest is slower than the writer.
+console_input_flood()
+{
+    fresh_root
+    seq 1 3000 | awk '{ printf "line %08d\n", $1 }' >lines
+    start count --rootfs root
+    wait_for ready=1
+    { cat lines && echo end; } >&3
+    finish
+    expect_status 0
+    expect_fact lines "3000 sum=$(sha256sum <lines | cut -c 1-16)"
+}
+
+console_flood()
+{
+    fresh_root
+    machine flood --rootfs root
+    expect_status 0
+    expect_fact "done" flood
+    [ "$(grep -c '^flood [0-9]* abcdefghijklmnopqrstuvwxyz$' console.text)" -eq 20000 ] || { echo "lines are missing" && return 1; }
+}
+
+# A reader that takes nothing must not stop the guest.
+console_nobody_reads()
+{
+    fresh_root
+    mkfifo output
+    # shellcheck disable=SC2217 # it is there not to read
+    sleep 1000 <output &
+    reader=$!
+    status=0
+    # shellcheck disable=SC2046
+    timeout -k 5 60 "$vmm" $(arguments) --serial stdio --memory 256M --rootfs root \
+        --append 'rw volt.run="inside flood"' >output 2>log </dev/null || status=$?
+    kill "$reader"
+    : >console.text
+    show
+    expect_status 0
+    expect_log "powered off"
+}
+
+disks()
+{
+    fresh_root
+    set --
+    i=1
+    while [ "$i" -le 20 ]; do
+        truncate -s "${i}M" "disk$i"
+        printf 'this is disk %d\n' "$i" | dd of="disk$i" conv=notrunc 2>/dev/null
+        case $i in
+        3) set -- "$@" --disk "disk$i,ro" ;;
+        *) set -- "$@" --disk "disk$i" ;;
+        esac
+        i=$((i + 1))
+    done
+    machine disks --rootfs root "$@"
+    rm -f disk*
+    expect_status 0
+    i=1
+    for letter in b c d e f g h i j k l m n o p q r s t u; do
+        ro=0
+        [ "$i" -ne 3 ] || ro=1
+        expect_fact "vd$letter" "this is disk $i $((i * 2048)) $ro"
+        i=$((i + 1))
+    done
+}
+
+block_device()
+{
+    fresh_root
+    loop=$(losetup -f)
+    losetup "$loop" root
+    machine write --rootfs "$loop"
+    losetup -d "$loop"
+    expect_status 0
+    expect_clean_fs
+}
+
+# Nothing but an error in words may come of a file that is cut off, wherever.
+truncated_kernel()
+{
+    size=$(wc -c <"$payload/vmlinuz")
+    for bytes in 0 1 511 512 600 4096 20000 $((size / 2)) $((size / 4 * 3)); do
+        head -c "$bytes" "$payload/vmlinuz" >short
+        status=0
+        timeout -k 5 30 "$vmm" --kernel short --serial off >log 2>&1 </dev/null || status=$?
+        echo "cut at $bytes: status $status: $(tail -n 1 log)"
+        expect_refusal "short: "
+    done
+}
+
+truncated_initrd()
+{
+    fresh_root
+    head -c 100000 "$payload/initrd.cpio" >initrd
+    status=0
+    timeout -k 5 60 "$vmm" --kernel "$payload/vmlinuz" --initrd initrd --rootfs root --memory 256M \
+        --serial file=console >log 2>&1 </dev/null || status=$?
+    cp console console.text
+    show
+    expect_alive
+}
+
+truncated_root()
+{
+    head -c 1000001 "$payload/rootfs.ext4" >root
+    machine facts --rootfs root
+    expect_refusal "root: .*512"
+    # Whole sectors, but most of the file system is gone: the guest's own trouble.
+    head -c 8388608 "$payload/rootfs.ext4" >root
+    machine facts --rootfs root
+    expect_alive
+}
+
+# Files that are rewritten and cut while the monitor reads them.
+changing_kernel()
+{
+    fresh_root
+    round=0
+    while [ "$round" -lt 8 ]; do
+        cp "$payload/vmlinuz" changing
+        ( n=0; while [ "$n" -lt 40 ]; do
+            dd if=/dev/urandom of=changing bs=4096 count=1 seek=$((n * 67 % 3000)) conv=notrunc 2>/dev/null
+            n=$((n + 1))
+        done; truncate -s 100000 changing ) &
+        scribbler=$!
+        status=0
+        timeout -k 5 20 "$vmm" --kernel changing --serial off --memory 128M >log 2>&1 </dev/null || status=$?
+        wait "$scribbler" || true
+        echo "round $round: status $status: $(tail -n 1 log)"
+        # A kernel that was read broken may also run wild until it is ended: that is its own affair.
+        [ "$status" -lt 124 ] || [ "$status" -eq 124 ] || { echo "killed" && return 1; }
+        round=$((round + 1))
+    done
+}
+
+shrinking_disk()
+{
+    fresh_root
+    dd if=/dev/zero of=shrinking bs=1M count=16 2>/dev/null
+    start load --rootfs root --disk shrinking
+    wait_for ready=1
+    sleep 0.5
+    truncate -s 1M shrinking
+    sleep 0.5
+    truncate -s 0 shrinking
+    finish
+    expect_status 0
+    expect_fact "done" load
+    expect_fact error 1
+}
+
+transparent_pages()
+{
+    fresh_root
+    machine facts --rootfs root --thp "$1"
+    expect_status 0
+    expect_fact "done" facts
+}
+
+huge_pages()
+{
+    [ -w /proc/sys/vm/nr_hugepages ] || { echo "not root" && return 77; }
+    fresh_root
+    machine facts --rootfs root --hugepages
+    expect_alive
+    [ "$status" -ne 0 ] || { echo "there are no huge pages, and yet it ran" && return 1; }
+    expect_log "huge"
+    before=$(cat /proc/sys/vm/nr_hugepages)
+    echo 140 >/proc/sys/vm/nr_hugepages
+    machine facts --rootfs root --hugepages
+    echo "$before" >/proc/sys/vm/nr_hugepages
+    expect_status 0
+    expect_fact "done" facts
+}
+
+configuration_file()
+{
+    fresh_root
+    cat >vm.json <<J
+{"boot-source": {"kernel_image_path": "$payload/vmlinuz", "initrd_path": "$payload/initrd.cpio",
+                 "boot_args": "console=ttyS0 reboot=k panic=-1 rw volt.run=\"inside facts\""},
+ "drives": [{"drive_id": "root", "path_on_host": "root", "is_root_device": true, "is_read_only": false}],
+ "machine-config": {"vcpu_count": 2, "mem_size_mib": 256}}
+J
+    sed -i 's|volt.run="inside facts"|volt.run=\\"inside facts\\"|' vm.json
+    status=0
+    timeout -k 5 60 "$vmm" --config vm.json --serial file=console >log 2>&1 </dev/null || status=$?
+    tr -d '\r' <console >console.text
+    show
+    expect_status 0
+    expect_fact cpus 2
+    expect_fact root /dev/vda,rw
+}
+
+# The sums over /proc/PID/task of what a thread that is no vCPU does while the guest sleeps. A worker that the kernel made for an
+# fsync stays, and looks every 5 s whether it is needed (WORKER_IDLE_TIMEOUT, io_uring/io-wq.c): not ours to stop.
+wake_ups()
+{
+    for task in /proc/"$vmm_pid"/task/*; do
+        case $(cat "$task/comm") in
+        vcpu* | iou-wrk*) ;;
+        *) sed -n 's/^\(non\)\?voluntary_ctxt_switches:\s*//p' "$task/status" ;;
+        esac
+    done | awk '{ n += $1 } END { print n }'
+}
+idle()
+{
+    fresh_root
+    root_mode='' start idle --rootfs root,ro
+    wait_for ready=1
+    sleep 8
+    before=$(wake_ups)
+    sleep 4
+    after=$(wake_ups)
+    echo "switches of the other threads: $before, and 4 s later $after"
+    # What is anonymous beside the guest's memory, the largest mapping.
+    awk '/^[0-9a-f]+-/ { map = $0 } /^Size:/ { size = $2 } /^Anonymous:/ { if ($2 && size < 100000) print $2, map }' \
+        /proc/"$vmm_pid"/smaps
+    beyond=$(awk '/^[0-9a-f]+-/ { size = 0 } /^Size:/ { size = $2 } /^Anonymous:/ { if (size < 100000) n += $2 } END { print n }' \
+        /proc/"$vmm_pid"/smaps)
+    echo "anonymous beyond guest memory: $beyond KiB"
+    finish
+    expect_status 0
+    [ "$before" -eq "$after" ] || { echo "a thread of the monitor woke up" && return 1; }
+    [ "$beyond" -le 512 ] || { echo "$beyond KiB are more than 512" && return 1; }
+}
+
+# --- the groups ---
+
+boot_group() # what runs on every machine: short
+{
+    tap_run "$kernel kernel: boots, 1 CPU" boots 1
+    tap_run "$kernel kernel: reboots" reboots
+    tap_run "$kernel kernel: panics" panics
+}
+
+main_group()
+{
+    tap_run "2 CPUs" boots 2
+    tap_run "4 CPUs" boots 4
+    for mib in 128 1024 3072 3074 5120; do
+        tap_run "memory of $mib MiB" memory "$mib"
+    done
+    tap_run "root read-write: files, e2fsck, files again" root_read_write
+    tap_run "root read-only" root_read_only
+    tap_run "root on a block device" block_device
+    tap_run "no disk" no_disk
+    tap_run "ended by SIGTERM" terminated
+    tap_run "console input" console_input
+    tap_run "console input, 3000 lines at once" console_input_flood
+    tap_run "console flood into a file" console_flood
+    tap_run "console flood that nobody reads" console_nobody_reads
+    tap_run "twenty disks" disks
+    tap_run "kernel cut off" truncated_kernel
+    tap_run "initramfs cut off" truncated_initrd
+    tap_run "root cut off" truncated_root
+    tap_run "kernel rewritten while it is loaded" changing_kernel
+    tap_run "disk that shrinks in use" shrinking_disk
+    tap_run "transparent huge pages on" transparent_pages on
+    tap_run "transparent huge pages off" transparent_pages off
+    tap_run "pages of hugetlb" huge_pages
+    tap_run "configuration file" configuration_file
+    tap_run "idle: no wake-ups, little memory" idle
+}
+
+ours_group()
+{
+    kernel=ours
+    boot_group
+    tap_run "ours kernel: 4 CPUs" boots 4
+    tap_run "ours kernel: memory of 64 MiB" memory 64
+    tap_run "ours kernel: memory of 5120 MiB" memory 5120
+}
+
+for group; do
+    case $group in
+    only=*) TAP_ONLY=${group#only=} ;; # the lab has no environment of ours
+    *) "${group}_group" ;;
+    esac
+done
+tap_done
