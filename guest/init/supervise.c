@@ -36,11 +36,11 @@ static const char *const *choose_command(const struct boot_line *boot)
 
 static _Noreturn void become(const char *const *command)
 {
+    setpgid(0, 0);
+    tcsetpgrp(STDIN_FILENO, getpid()); /* allowed from the background as long as SIGTTOU is blocked */
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    setsid();                          /* cannot fail: a new child leads no group */
-    ioctl(STDIN_FILENO, TIOCSCTTY, 1); /* fails without a console; then there is no job control to be had */
     execvp(command[0], (char *const *)command);
     int error = errno;
     say("%s: %s", command[0], strerror(error));
@@ -93,6 +93,10 @@ enum ending supervise(const struct boot_line *boot)
     };
     if (waits[0].fd < 0)
         give_up("cannot wait for signals: %s", strerror(errno));
+    /* The session is this process's own: at the end of its leader the kernel drops what the console has not
+     * sent yet, and that would be the command's last words. */
+    setsid();
+    ioctl(STDIN_FILENO, TIOCSCTTY, 1); /* fails without a console; then there is no job control to be had */
     pid_t main_pid = start(command);
 
     for (;;) {

@@ -68,7 +68,9 @@ static int make_ev(struct loop_libev *libev)
         return fail_errno(-errno, "eventfd");
     close(lowest);
     /* Its own io_uring backend is not used: its author calls it too buggy for general use. */
-    libev->ev = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV | EVFLAG_NOTIMERFD);
+    /* Signals come by signalfd: libev's own pipe is written only while it waits itself, which it never does
+     * here. */
+    libev->ev = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV | EVFLAG_NOTIMERFD | EVFLAG_SIGNALFD);
     if (!libev->ev)
         return fail(-ENOMEM, "libev has no epoll here");
     /* Only an epoll descriptor answers with ENOENT for a descriptor that is not in it. */
