@@ -4,10 +4,12 @@
 #include <criterion/criterion.h>
 #include <ev.h>
 #include <poll.h>
+#include <seccomp.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
 
 TestSuite(loop, .timeout = 20);
@@ -214,4 +216,44 @@ Test(loop, libev_runs_from_the_ring)
     loop_free(loop);
     close(ends[0]);
     close(ends[1]);
+}
+
+/* What loop_new() says when the kernel answers io_uring_setup with `error`; in a child, since a filter stays.
+ */
+static void words_when_refused(int error, char *words, size_t size)
+{
+    int ends[2];
+    cr_assert_eq(pipe(ends), 0, "pipe");
+    pid_t child = fork();
+    cr_assert_geq(child, 0, "fork");
+    if (child == 0) {
+        scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+        struct loop *loop = NULL;
+        bool filtered =
+            seccomp_rule_add(filter, SCMP_ACT_ERRNO((unsigned)error), SCMP_SYS(io_uring_setup), 0) == 0 &&
+            seccomp_load(filter) == 0;
+        int r = filtered ? loop_new(8, &loop) : 0;
+        (void)write_full(ends[1], fail_text(), strlen(fail_text()));
+        _exit(r == -error ? 0 : 1);
+    }
+    close(ends[1]);
+    ssize_t n = read(ends[0], words, size - 1);
+    words[n > 0 ? n : 0] = '\0';
+    close(ends[0]);
+    int status = 1;
+    waitpid(child, &status, 0);
+    cr_assert_eq(status, 0, "loop_new() fails with the kernel's errno: '%s'", words);
+}
+
+Test(loop, a_host_that_forbids_io_uring_is_told_what_to_change)
+{
+    char words[512];
+    words_when_refused(EPERM, words, sizeof(words));
+    cr_assert_not_null(strstr(words, "forbidden"), "EPERM: '%s'", words);
+    cr_assert(strstr(words, "kernel.io_uring_disabled") || strstr(words, "seccomp"), "and the remedy: '%s'",
+              words);
+    words_when_refused(ENOSYS, words, sizeof(words));
+    cr_assert_not_null(strstr(words, "no io_uring"), "ENOSYS: '%s'", words);
+    words_when_refused(ENOMEM, words, sizeof(words));
+    cr_assert_not_null(strstr(words, "ulimit -l"), "ENOMEM: '%s'", words);
 }
