@@ -38,13 +38,8 @@ static int root_volume(void *opaque, const char *name)
 {
     struct gc *gc = opaque;
     struct volume_entry entry;
-    struct stat status;
-    /* Written without waiting for the disk: empty after a power cut, and then nothing was ever flushed to the
-     * volume. */
-    if (fstatat(gc->store->volumes, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_size == 0)
-        return remove_entry(gc, gc->store->volumes, name);
     int r = volume_entry_read(gc->store, name, &entry);
-    if (r == 0 && clone_was_interrupted(&entry))
+    if (r == -ENOENT || (r == 0 && clone_was_interrupted(&entry)))
         return remove_entry(gc, gc->store->volumes, name);
     return r < 0 ? r : id_set_add(&gc->manifests, &entry.manifest, NULL);
 }

@@ -126,7 +126,7 @@ static int slot_process(struct worker *worker, struct slot *slot)
     slot->state = SLOT_WRITING;
     slot->from = 0;
     slot->left = length;
-    r = sys_fault("write");
+    r = sys_fault("write", slot->file.fd);
     if (r < 0) {
         cleanup_fd(&slot->file.fd);
         return fail_errno(r, "cannot write an object to the store");

@@ -18,11 +18,20 @@ struct store {
 };
 
 /*
- * Every step that changes the disk passes through these, so that tests can fail it or end the process at it.
- * They return 0 (sys_open: a descriptor) or a negative errno without words.
+ * Every step that changes the disk passes through these, so that tests can fail it, end the process at it, or
+ * know what would be lost with the power. They return 0 (sys_open: a descriptor) or a negative errno without
+ * words.
  */
-extern int (*store_fault)(const char *step); /* NULL but in tests; returns 0 or a negative errno */
-int sys_fault(const char *step);
+struct store_step {
+    const char *name; /* of the system call, about */
+    int fd;           /* what it works on: a file, or for names, a directory */
+    const char *path;
+    int to_fd; /* rename */
+    const char *to_path;
+};
+extern int (*store_fault)(
+    const struct store_step *step);      /* NULL but in tests; returns 0 or a negative errno */
+int sys_fault(const char *name, int fd); /* before a write by other means */
 int sys_open(int directory, const char *path, int flags, mode_t mode);
 int sys_write(int fd, const void *bytes, size_t length, uint64_t offset);
 int sys_fsync(int fd);
@@ -98,4 +107,6 @@ struct volume_entry {
     struct object_id manifest;
     char path[4096];
 };
+/* -ENOENT for an empty one: it is written without waiting for the disk, so that is what a clone interrupted
+ * by a crash may leave, and then nothing was ever flushed to the volume. */
 int volume_entry_read(struct store *store, const char *id, struct volume_entry *ret_entry);

@@ -2,7 +2,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -220,17 +219,10 @@ int epoch_read(struct store *store, uint32_t *ret_epoch)
 
 void tmp_name(const char *owner, char name[TMP_NAME_MAX])
 {
-    static atomic_uint_fast64_t counter;
-    static _Atomic uint64_t process; /* random: process ids repeat in other PID namespaces */
-    uint64_t mine = atomic_load(&process);
-    if (mine == 0) {
-        uint64_t fresh = 0;
-        CHECK(getrandom(&fresh, sizeof(fresh), 0) == sizeof(fresh));
-        fresh |= 1;
-        mine = atomic_compare_exchange_strong(&process, &mine, fresh) ? fresh : mine;
-    }
-    snprintf(name, TMP_NAME_MAX, "%s.%016llx%llx", owner, (unsigned long long)mine,
-             (unsigned long long)atomic_fetch_add(&counter, 1));
+    uint64_t
+        random; /* not a counter or a process id: processes fork, and ids repeat in other PID namespaces */
+    CHECK(getrandom(&random, sizeof(random), 0) == sizeof(random));
+    snprintf(name, TMP_NAME_MAX, "%s.%016llx", owner, (unsigned long long)random);
 }
 
 void shard_path(const struct object_id *id, char path[SHARD_PATH_MAX])

@@ -65,6 +65,8 @@ static int count_volume(void *opaque, const char *id)
     CLEANUP_MANIFEST struct manifest *manifest = NULL;
     bool is_new;
     int r = volume_entry_read(uses->store, id, &entry);
+    if (r == -ENOENT)
+        return 0;
     if (r == 0)
         r = id_set_add(&uses->volumes, &entry.manifest, &is_new);
     if (r == 0)

@@ -95,11 +95,12 @@ static int follow_volume(void *opaque, const char *id)
 {
     struct verify *verify = opaque;
     struct volume_entry entry;
-    verify->report.volumes++;
-    if (volume_entry_read(verify->store, id, &entry) < 0) {
+    int r = volume_entry_read(verify->store, id, &entry);
+    verify->report.volumes += r == 0;
+    if (r < 0 && r != -ENOENT)
         complain(verify, "%s", fail_text());
+    if (r < 0)
         return 0;
-    }
     return follow(verify, entry.path, &entry.manifest);
 }
 

@@ -64,6 +64,9 @@ int volume_entry_read(struct store *store, const char *id, struct volume_entry *
     int r = text_read(store->volumes, id, text, sizeof(text));
     if (r < 0)
         return fail_errno(r, "%s/volumes/%s", store->path, id);
+    if (text[0] == '\0')
+        return fail(-ENOENT, "%s/volumes/%s: left by a clone that was interrupted (gc removes it)",
+                    store->path, id);
     char *path = strchr(text, '\n'), *end = path ? strchr(path + 1, '\n') : NULL;
     if (path)
         *path++ = '\0';

@@ -29,7 +29,7 @@ static int list_volume(void *opaque, const char *id)
     char delta[sizeof(entry.path) + 8], written[SIZE_TEXT_MAX], manifest[OBJECT_ID_TEXT];
     int r = volume_entry_read(listing->call->store, id, &entry);
     if (r < 0)
-        return r;
+        return r == -ENOENT ? 0 : r;
     snprintf(delta, sizeof(delta), "%s/delta", entry.path);
     bool there = stat(delta, &status) == 0;
     uint64_t bytes = (uint64_t)status.st_blocks * 512;

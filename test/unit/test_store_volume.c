@@ -1,0 +1,229 @@
+/* store: volumes. What was written is read, what was flushed is there after a crash, discarded pages are
+ * zeros. */
+#include "store_rig.h"
+
+#include <sys/wait.h>
+
+enum { PAGES = 1500 };
+static struct rig rig;
+static uint8_t *image;
+static char path[128];
+
+static void make(void)
+{
+    uint64_t seeds[PAGES];
+    rig_make(&rig);
+    for (unsigned i = 0; i < PAGES; i++)
+        seeds[i] = i % 10 == 9 ? 0 : i + 1;
+    image = pages_make(seeds, PAGES);
+    rig_import(&rig, image, (uint64_t)PAGES * STORE_PAGE, "image");
+    rig_path(&rig, "volume", path);
+    cr_assert_eq(volume_create(rig.store, "image", 0, path), 0, "clone: %s", fail_text());
+}
+static void remove_all(void)
+{
+    rig_remove(&rig);
+    free(image);
+}
+TestSuite(volume, .timeout = 30, .init = make, .fini = remove_all);
+
+static struct volume *open_volume(bool read_only)
+{
+    struct volume *volume = NULL;
+    cr_assert_eq(volume_open(rig.store, path, read_only, &volume), 0, "open: %s", fail_text());
+    return volume;
+}
+
+static void expect_page(struct volume *volume, unsigned page, const uint8_t *bytes, const char *when)
+{
+    uint8_t read[STORE_PAGE];
+    cr_assert_eq(volume_read(volume, read, page, 1), 0, "page %u %s: %s", page, when, fail_text());
+    cr_assert_eq(memcmp(read, bytes, STORE_PAGE), 0, "page %u %s is something else", page, when);
+}
+
+static const uint8_t *of_image(unsigned page)
+{
+    return image + (size_t)page * STORE_PAGE;
+}
+
+Test(volume, reads_the_image_until_it_is_written)
+{
+    uint8_t bytes[STORE_PAGE];
+    struct volume *volume = open_volume(false);
+    page_fill(bytes, 4711);
+    for (unsigned page = 0; page < PAGES; page += 100)
+        expect_page(volume, page, of_image(page), "before");
+    cr_assert_eq(volume_write(volume, bytes, 100, 1), 0, "%s", fail_text());
+    expect_page(volume, 100, bytes, "written");
+    expect_page(volume, 99, of_image(99), "beside it");
+    expect_page(volume, 101, of_image(101), "beside it");
+    volume_close(volume);
+}
+
+Test(volume, what_was_flushed_is_there_and_what_was_not_is_the_image)
+{
+    uint8_t bytes[STORE_PAGE];
+    page_fill(bytes, 4711);
+    struct volume *volume = open_volume(false);
+    cr_assert_eq(volume_write(volume, bytes, 100, 1), 0, "%s", fail_text());
+    cr_assert_eq(volume_flush(volume), 0, "%s", fail_text());
+    cr_assert_eq(volume_write(volume, bytes, 200, 1), 0, "%s", fail_text());
+    volume_close(volume); /* as a crash leaves it */
+    volume = open_volume(true);
+    expect_page(volume, 100, bytes, "flushed");
+    expect_page(volume, 200, of_image(200), "not flushed");
+    volume_close(volume);
+}
+
+Test(volume, a_page_of_zeros_is_not_the_image_s)
+{
+    static const uint8_t zeros[STORE_PAGE];
+    struct volume *volume = open_volume(false);
+    cr_assert_eq(volume_write(volume, zeros, 100, 1), 0, "%s", fail_text());
+    cr_assert_eq(fallocate(volume_delta(volume), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 300 * STORE_PAGE,
+                           5 * STORE_PAGE),
+                 0, "punch");
+    volume_mark(volume, 300, 5);
+    cr_assert_eq(volume_flush(volume), 0, "%s", fail_text());
+    volume_close(volume);
+    volume = open_volume(true);
+    expect_page(volume, 100, zeros, "written as zeros");
+    expect_page(volume, 302, zeros, "discarded");
+    expect_page(volume, 305, of_image(305), "after the discarded");
+    volume_close(volume);
+}
+
+Test(volume, a_flush_in_steps_leaves_later_writes_to_the_next)
+{
+    uint8_t bytes[STORE_PAGE];
+    struct volume_checkpoint checkpoint;
+    struct volume *volume = open_volume(false);
+    page_fill(bytes, 4711);
+    cr_assert_eq(volume_flush(volume), 0, "%s", fail_text());
+    cr_assert_eq(volume_write(volume, bytes, 7, 1), 0, "%s", fail_text());
+    cr_assert_eq(volume_checkpoint_begin(volume, &checkpoint), 0, "%s", fail_text());
+    cr_assert_eq(checkpoint.count, 1, "blocks");
+    cr_assert_eq(volume_write(volume, bytes, 8, 1), 0, "%s", fail_text());
+    cr_assert_eq(checkpoint.blocks[0].bytes[0], 0x80, "the block has page 8, which is not durable");
+    cr_assert_eq(checkpoint.blocks[0].bytes[1], 0, "the block has page 8, which is not durable");
+    volume_checkpoint_end(volume, &checkpoint, true);
+    cr_assert_eq(volume_checkpoint_begin(volume, &checkpoint), 0, "%s", fail_text());
+    cr_assert_eq(checkpoint.count, 1, "page 8 is due");
+    volume_checkpoint_end(volume, &checkpoint, false);
+    cr_assert_eq(volume_checkpoint_begin(volume, &checkpoint), 0, "%s", fail_text());
+    cr_assert_eq(checkpoint.count, 1, "still due after a failed flush");
+    volume_checkpoint_end(volume, &checkpoint, true);
+    cr_assert_eq(volume_write(volume, bytes, 8, 1), 0, "%s", fail_text());
+    cr_assert_eq(volume_checkpoint_begin(volume, &checkpoint), 0, "%s", fail_text());
+    cr_assert_eq(checkpoint.count, 0, "a page in the delta costs a flush of the map");
+    volume_checkpoint_end(volume, &checkpoint, true);
+    volume_close(volume);
+}
+
+Test(volume, is_written_by_one_at_a_time)
+{
+    struct volume *second = NULL, *volume = open_volume(false);
+    struct ingest_report report;
+    cr_assert_eq(volume_open(rig.store, path, false, &second), -EBUSY, "opened twice");
+    cr_assert_eq(volume_remove(rig.store, path), -EBUSY, "removed while open");
+    cr_assert_eq(volume_commit(rig.store, path, "new", &report), -EBUSY, "committed while open");
+    volume_close(volume);
+    cr_assert_eq(volume_remove(rig.store, path), 0, "%s", fail_text());
+    cr_assert_eq(access(path, F_OK), -1, "still there");
+}
+
+Test(volume, keeps_its_image_s_objects_and_gives_them_back)
+{
+    struct gc_report report;
+    cr_assert_eq(ref_remove(rig.store, "image"), 0, "%s", fail_text());
+    cr_assert_eq(store_gc(rig.store, false, &report), 0, "%s", fail_text());
+    cr_assert_eq(report.objects_deleted, 0, "deleted what a volume stands on");
+    struct volume *volume = open_volume(true);
+    expect_page(volume, 1, of_image(1), "after gc");
+    volume_close(volume);
+    cr_assert_eq(volume_remove(rig.store, path), 0, "%s", fail_text());
+    cr_assert_eq(store_gc(rig.store, false, &report), 0, "%s", fail_text());
+    cr_assert_eq(report.objects_deleted, 3, "%llu deleted", (unsigned long long)report.objects_deleted);
+}
+
+Test(volume, a_commit_stores_what_was_written)
+{
+    struct ingest_report report;
+    uint8_t bytes[2 * STORE_PAGE] = {0};
+    struct volume *volume = open_volume(false);
+    page_fill(bytes, 4711);
+    cr_assert_eq(volume_write(volume, bytes, 100, 2), 0, "%s", fail_text()); /* and a page of zeros */
+    cr_assert_eq(volume_flush(volume), 0, "%s", fail_text());
+    volume_close(volume);
+    cr_assert_eq(volume_commit(rig.store, path, "new", &report), 0, "%s", fail_text());
+    cr_assert_eq(report.bytes_read, 2 * STORE_PAGE, "%llu bytes read", (unsigned long long)report.bytes_read);
+    cr_assert_eq(report.pages_new, 1, "%llu pages stored", (unsigned long long)report.pages_new);
+    memcpy(image + 100 * STORE_PAGE, bytes, sizeof(bytes));
+    rig_expect(&rig, "new", image, PAGES);
+}
+
+Test(volume, may_be_larger_than_its_image)
+{
+    static const uint8_t zeros[STORE_PAGE];
+    char larger[128];
+    struct volume *volume = NULL;
+    rig_path(&rig, "larger", larger);
+    cr_assert_eq(volume_create(rig.store, "image", 4096, larger), -EINVAL, "smaller than its image");
+    cr_assert_eq(volume_create(rig.store, "image", 2000 * STORE_PAGE, larger), 0, "%s", fail_text());
+    cr_assert_eq(volume_open(rig.store, larger, false, &volume), 0, "%s", fail_text());
+    expect_page(volume, 1998, zeros, "beyond the image");
+    expect_page(volume, 1498, of_image(1498), "of the image");
+    volume_close(volume);
+}
+
+Test(volume, a_scratch_disk_forgets)
+{
+    uint8_t bytes[STORE_PAGE];
+    struct volume *volume = NULL;
+    page_fill(bytes, 4711);
+    cr_assert_eq(volume_open_image(rig.store, "image", rig.path, &volume), 0, "%s", fail_text());
+    cr_assert(volume_writable(volume), "not writable");
+    cr_assert_eq(volume_write(volume, bytes, 5, 1), 0, "%s", fail_text());
+    expect_page(volume, 5, bytes, "written");
+    volume_close(volume);
+    rig_expect(&rig, "image", image, PAGES);
+}
+
+Test(volume, files_that_do_not_belong_together_are_refused)
+{
+    static const struct {
+        const char *file;
+        off_t length, at;
+        uint8_t byte;
+        int result;
+    } damages[] = {
+        {"map", 100, -1, 0, -EPIPE},           {"map", -1, 0, 'x', -EBADMSG},
+        {"map", -1, 12, 2, -EBADMSG},          {"map", -1, 16, 1, -EBADMSG},
+        {"map", -1, 24, 0xee, -EBADMSG},       {"map", -1, 56, 'z', -EBADMSG},
+        {"map", -1, 4096 + 4000, 1, -EBADMSG}, {"delta", 4096, -1, 0, -EBADMSG},
+        {"volume.json", 10, -1, 0, -EBADMSG},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(damages); i++) {
+        char file[256], clone[128];
+        struct volume *volume = NULL;
+        snprintf(clone, sizeof(clone), "%s/clone%zu", rig.path, i);
+        cr_assert_eq(volume_create(rig.store, "image", 0, clone), 0, "%s", fail_text());
+        snprintf(file, sizeof(file), "%s/%s", clone, damages[i].file);
+        CLEANUP_FD int fd = open(file, O_RDWR | O_CLOEXEC);
+        if (damages[i].length >= 0)
+            cr_assert_eq(ftruncate(fd, damages[i].length), 0, "truncate");
+        else
+            cr_assert_eq(pwrite(fd, &damages[i].byte, 1, damages[i].at), 1, "write");
+        cr_assert_eq(volume_open(rig.store, clone, false, &volume), damages[i].result, "%s, row %zu: %s",
+                     damages[i].file, i, fail_text());
+    }
+}
+
+Test(volume, another_store_s_volume_is_refused)
+{
+    struct rig other;
+    struct volume *volume = NULL;
+    rig_make(&other);
+    cr_assert_eq(volume_open(other.store, path, false, &volume), -ENOENT, "opened");
+    rig_remove(&other);
+}
