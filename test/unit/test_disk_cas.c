@@ -1,0 +1,287 @@
+/* Disks in Stellarium: asynchronous reads and writes against a model in memory, damage, and what is left
+ * after a crash. */
+#include "dev/disk_cas.h"
+#include "store_rig.h"
+
+#include <sys/stat.h>
+
+enum { PAGES = 1400 };
+static struct rig rig;
+static struct loop *loop;
+static uint8_t *model; /* what the disk should read as */
+static char store_directory[128], volume_spec[160];
+
+static void make(void)
+{
+    uint64_t seeds[PAGES];
+    char path[128];
+    rig_make(&rig);
+    for (unsigned i = 0; i < PAGES; i++)
+        seeds[i] = i % 9 == 8 ? 0 : i + 1;
+    model = pages_make(seeds, PAGES);
+    rig_import(&rig, model, (uint64_t)PAGES * STORE_PAGE, "image");
+    rig_path(&rig, "store", store_directory);
+    rig_path(&rig, "volume", path);
+    snprintf(volume_spec, sizeof(volume_spec), "volume:%s", path);
+    cr_assert_eq(volume_create(rig.store, "image", 0, path), 0, "clone: %s", fail_text());
+    cr_assert_eq(loop_new(64, &loop), 0, "loop: %s", fail_text());
+}
+static void remove_all(void)
+{
+    loop_free(loop);
+    rig_remove(&rig);
+    free(model);
+}
+TestSuite(disk_cas, .timeout = 60, .init = make, .fini = remove_all);
+
+static struct disk *open_disk(const char *spec, bool read_only)
+{
+    struct disk *disk = NULL;
+    cr_assert_eq(disk_cas_open(loop, store_directory, spec, read_only, &disk), 0, "open %s: %s", spec,
+                 fail_text());
+    return disk;
+}
+
+struct request {
+    struct disk_io io;
+    struct iovec iov[3];
+    uint8_t *bytes;
+    int result;
+};
+static unsigned pending;
+
+static void request_done(struct disk_io *io, int result)
+{
+    container_of(io, struct request, io)->result = result;
+    if (--pending == 0)
+        loop_stop(loop, 0);
+}
+
+/* Three buffers of unequal lengths over the request's bytes. */
+static void request_make(struct request *request, uint64_t offset, uint64_t length)
+{
+    *request = (struct request){.bytes = malloc(length), .result = 1};
+    uint64_t first = length / 3, second = length / 2;
+    request->iov[0] = (struct iovec){request->bytes, first};
+    request->iov[1] = (struct iovec){request->bytes + first, second - first};
+    request->iov[2] = (struct iovec){request->bytes + second, length - second};
+    request->io = (struct disk_io){
+        .iov = request->iov, .iov_count = 3, .offset = offset, .length = length, .done = request_done};
+}
+
+typedef void disk_operation(struct disk *disk, struct disk_io *io);
+
+static void wait_for_requests(void)
+{
+    if (pending > 0)
+        cr_assert_eq(loop_run(loop), 0, "loop: %s", fail_text());
+}
+
+/* One operation, waited for. */
+static int run_one(disk_operation *operation, struct disk *disk, struct request *request)
+{
+    pending++;
+    operation(disk, &request->io);
+    if (pending > 0)
+        wait_for_requests();
+    return request->result;
+}
+
+static void expect_range(struct disk *disk, uint64_t offset, uint64_t length)
+{
+    struct request request;
+    request_make(&request, offset, length);
+    cr_assert_eq(run_one(disk->ops->read, disk, &request), 0, "read of %llu at %llu: %d",
+                 (unsigned long long)length, (unsigned long long)offset, request.result);
+    cr_assert_eq(memcmp(request.bytes, model + offset, length), 0, "%llu bytes at %llu are others",
+                 (unsigned long long)length, (unsigned long long)offset);
+    free(request.bytes);
+}
+
+static void expect_all(struct disk *disk)
+{
+    for (uint64_t offset = 0; offset < disk->size; offset += 128 * 1024)
+        expect_range(disk, offset, MIN(disk->size - offset, UINT64_C(128) * 1024));
+}
+
+static void write_range(struct disk *disk, uint64_t offset, uint64_t length, int seed)
+{
+    struct request request;
+    request_make(&request, offset, length);
+    for (uint64_t i = 0; i < length; i++)
+        model[offset + i] = request.bytes[i] = (uint8_t)(seed + (int)(i * 7));
+    cr_assert_eq(run_one(disk->ops->write, disk, &request), 0, "write: %d", request.result);
+    free(request.bytes);
+}
+
+static void flush(struct disk *disk)
+{
+    struct request request = {.io.done = request_done, .result = 1};
+    cr_assert_eq(run_one(disk->ops->flush, disk, &request), 0, "flush: %d", request.result);
+}
+
+static void zero_range(struct disk *disk, uint64_t offset, uint64_t length)
+{
+    struct request request = {.io = {.offset = offset, .length = length, .done = request_done}, .result = 1};
+    cr_assert_eq(run_one(disk->ops->discard, disk, &request), 0, "discard: %d", request.result);
+    memset(model + offset, 0, length);
+}
+
+Test(disk_cas, reads_across_objects_zeros_and_sectors)
+{
+    struct disk *disk = open_disk(volume_spec, false);
+    cr_assert_eq(disk->size, (uint64_t)PAGES * STORE_PAGE, "size");
+    expect_all(disk);
+    expect_range(disk, 512, 512);
+    expect_range(disk, 8 * 4096 - 512, 1536);
+    expect_range(disk, 2 * MIB - 4096, 12288);
+    expect_range(disk, disk->size - 512, 512);
+    disk->ops->close(disk);
+}
+
+Test(disk_cas, a_thousand_random_operations_agree_with_memory)
+{
+    struct disk *disk = open_disk(volume_spec, false);
+    unsigned state = 1;
+    for (unsigned i = 0; i < 1000; i++) {
+        state = state * 1103515245 + 12345;
+        uint64_t sector = (state >> 8) % (PAGES * 8 - 64), sectors = 1 + (state >> 3) % 63;
+        uint64_t offset = sector * 512, length = sectors * 512;
+        switch (state >> 28) {
+        case 0: zero_range(disk, offset, length); break;
+        case 1: flush(disk); break;
+        case 2:
+        case 3:
+        case 4:
+        case 5: write_range(disk, offset, length, (int)i); break;
+        default: expect_range(disk, offset, length);
+        }
+    }
+    expect_all(disk);
+    flush(disk);
+    disk->ops->close(disk);
+    disk = open_disk(volume_spec, true);
+    expect_all(disk);
+    disk->ops->close(disk);
+}
+
+/* Sectors of one page, all in flight together: each needs the page filled, none may lose another's. */
+Test(disk_cas, sectors_of_one_page_written_at_once)
+{
+    struct disk *disk = open_disk(volume_spec, false);
+    struct request requests[24];
+    for (unsigned i = 0; i < ARRAY_SIZE(requests); i++) {
+        uint64_t offset = 100 * STORE_PAGE + i * 512;
+        request_make(&requests[i], offset, 512);
+        memset(requests[i].bytes, (int)(i + 1), 512);
+        memcpy(model + offset, requests[i].bytes, 512);
+    }
+    pending = ARRAY_SIZE(requests);
+    for (unsigned i = 0; i < ARRAY_SIZE(requests); i++)
+        disk->ops->write(disk, &requests[i].io);
+    wait_for_requests();
+    for (unsigned i = 0; i < ARRAY_SIZE(requests); i++) {
+        cr_assert_eq(requests[i].result, 0, "write %u: %d", i, requests[i].result);
+        free(requests[i].bytes);
+    }
+    expect_all(disk);
+    disk->ops->close(disk);
+}
+
+Test(disk_cas, many_reads_wait_for_one_verification)
+{
+    rig.store->boot_tag++; /* what follows is for the disk's own store: */
+    struct manifest *manifest = rig_manifest(&rig, "image");
+    struct object_id id;
+    unsigned pages;
+    manifest_object(manifest, 0, &id, &pages);
+    stamp_vouch(rig.store, rig.store->objects, &id, false);
+    manifest_free(manifest);
+    struct disk *disk = open_disk("cas:image", true);
+    struct request requests[50];
+    pending = ARRAY_SIZE(requests);
+    for (unsigned i = 0; i < ARRAY_SIZE(requests); i++)
+        request_make(&requests[i], i * STORE_PAGE, STORE_PAGE);
+    for (unsigned i = 0; i < ARRAY_SIZE(requests); i++)
+        disk->ops->read(disk, &requests[i].io);
+    wait_for_requests();
+    for (unsigned i = 0; i < ARRAY_SIZE(requests); i++) {
+        cr_assert_eq(requests[i].result, 0, "read %u: %d", i, requests[i].result);
+        cr_assert_eq(memcmp(requests[i].bytes, model + i * STORE_PAGE, STORE_PAGE), 0, "read %u", i);
+        free(requests[i].bytes);
+    }
+    disk->ops->close(disk);
+}
+
+static void expect_error_at(struct disk *disk, uint64_t offset)
+{
+    struct request request;
+    request_make(&request, offset, STORE_PAGE);
+    cr_assert_eq(run_one(disk->ops->read, disk, &request), -EIO, "at %llu: %d", (unsigned long long)offset,
+                 request.result);
+    free(request.bytes);
+}
+
+/* What is damaged is an error, again and again; what is not is still read. */
+Test(disk_cas, a_corrupt_object_is_an_error_and_nothing_else)
+{
+    struct manifest *manifest = rig_manifest(&rig, "image");
+    struct object_id id;
+    unsigned pages;
+    rig_damage(&rig, "image", false);
+    struct disk *disk = open_disk("cas:image", false);
+    expect_error_at(disk, 0);
+    expect_error_at(disk, 3 * STORE_PAGE);
+    expect_range(disk, 600 * STORE_PAGE, 8192);
+    write_range(disk, 0, STORE_PAGE, 1); /* a page written whole needs nothing of it */
+    expect_range(disk, 0, STORE_PAGE);
+    struct request request;
+    request_make(&request, 5 * STORE_PAGE + 512, 512);
+    cr_assert_eq(run_one(disk->ops->write, disk, &request), -EIO, "a part of a page: %d", request.result);
+    free(request.bytes);
+    write_range(disk, 700 * STORE_PAGE + 512, 512, 2);
+    disk->ops->close(disk);
+
+    char path[SHARD_PATH_MAX];
+    manifest_object(manifest, 1, &id, &pages);
+    manifest_free(manifest);
+    shard_path(&id, path);
+    cr_assert_eq(unlinkat(rig.store->objects, path, 0), 0, "unlink");
+    disk = open_disk("cas:image", true);
+    expect_error_at(disk, 600 * STORE_PAGE);
+    disk->ops->close(disk);
+}
+
+Test(disk_cas, a_throw_away_clone_forgets_and_a_volume_is_alone)
+{
+    struct disk *disk = open_disk("cas:image", false), *second = NULL;
+    uint8_t *image = malloc((size_t)PAGES * STORE_PAGE);
+    memcpy(image, model, (size_t)PAGES * STORE_PAGE);
+    write_range(disk, 4096, 8192, 3);
+    flush(disk);
+    expect_all(disk);
+    disk->ops->close(disk);
+    rig_expect(&rig, "image", image, PAGES);
+    free(image);
+    disk = open_disk(volume_spec, false);
+    cr_assert_eq(disk_cas_open(loop, store_directory, volume_spec, false, &second), -EBUSY, "opened twice");
+    disk->ops->close(disk);
+    cr_assert_eq(disk_cas_open(loop, store_directory, "cas:nothing", false, &second), -ENOENT,
+                 "opened nothing");
+    cr_assert_eq(disk_cas_open(loop, NULL, "cas:image", false, &second), -EINVAL, "opened in no store");
+}
+
+Test(disk_cas, writes_that_were_not_flushed_leave_the_image)
+{
+    struct disk *disk = open_disk(volume_spec, false);
+    write_range(disk, 0, 4 * STORE_PAGE, 1);
+    flush(disk);
+    uint8_t before[STORE_PAGE];
+    memcpy(before, model + 50 * STORE_PAGE, STORE_PAGE);
+    write_range(disk, 50 * STORE_PAGE, STORE_PAGE, 2);
+    disk->ops->close(disk);
+    memcpy(model + 50 * STORE_PAGE, before, STORE_PAGE);
+    disk = open_disk(volume_spec, true);
+    expect_all(disk);
+    disk->ops->close(disk);
+}
