@@ -81,7 +81,7 @@ wait_for() # TEXT: in the console of a started machine
     tries=0
     until grep -q "$1" console 2>/dev/null; do
         tries=$((tries + 1))
-        [ "$tries" -lt 300 ] || { echo "no '$1' on the console" && return 1; }
+        [ "$tries" -lt $((${limit:-60} * 5)) ] || { echo "no '$1' on the console" && return 1; }
         kill -0 "$vmm_pid" || { echo "volt-vmm ended early" && return 1; }
         sleep 0.2
     done
@@ -295,7 +295,7 @@ block_device()
 truncated_kernel()
 {
     size=$(wc -c <"$payload/vmlinuz")
-    for bytes in 0 1 511 512 600 4096 20000 $((size / 2)) $((size / 4 * 3)); do
+    for bytes in 0 1 511 512 600 4096 20000 $((size / 2)) $((size * 3 / 4)); do
         head -c "$bytes" "$payload/vmlinuz" >short
         status=0
         timeout -k 5 30 "$vmm" --kernel short --serial off >log 2>&1 </dev/null || status=$?
@@ -442,9 +442,30 @@ idle()
     [ "$beyond" -le 512 ] || { echo "$beyond KiB are more than 512" && return 1; }
 }
 
+# systemd's login prompt, a login, and a power off from the shell.
+login() # OPTION...
+{
+    rm -f console input
+    mkfifo input
+    "$vmm" --memory 512M --cpus 2 --rootfs "${DEBIAN:-/dev/vda}" "$@" <input >console 2>log &
+    vmm_pid=$!
+    exec 3>input
+    limit=240
+    wait_for "volt-debian login:" || { cat console log && kill -KILL "$vmm_pid" && return 1; }
+    echo root >&3
+    wait_for "root@volt-debian:" || { cat console log && kill -KILL "$vmm_pid" && return 1; }
+    # The answer is what an echo of the typed line cannot be.
+    # shellcheck disable=SC2016 # the guest expands it
+    echo 'echo cpus=$(nproc) failed=$(systemctl list-units --failed --no-legend | wc -l); systemctl poweroff' >&3
+    finish
+    expect_status 0
+    expect_log "powered off"
+    grep -q "^cpus=2 failed=0" console.text || { echo "no shell, or units that failed" && return 1; }
+}
+
 # --- the groups ---
 
-boot_group() # what runs on every machine: short
+boot_group()
 {
     tap_run "$kernel kernel: boots, 1 CPU" boots 1
     tap_run "$kernel kernel: reboots" reboots
@@ -487,6 +508,21 @@ ours_group()
     tap_run "ours kernel: 4 CPUs" boots 4
     tap_run "ours kernel: memory of 64 MiB" memory 64
     tap_run "ours kernel: memory of 5120 MiB" memory 5120
+}
+
+debian_group()
+{
+    tap_run "Debian: generic kernel, its own initrd, to a login" login --kernel "$payload/vmlinuz-generic" \
+        --initrd "$payload/initrd.img"
+    tap_run "Debian: cloud kernel, to a login" login --kernel "$payload/vmlinuz" --initrd "$payload/initrd.cpio" \
+        --append init=/sbin/init
+    [ -n "${DEBIAN:-}" ] || tap_run "Debian: file system after it" e2fsck -fn /dev/vda
+}
+
+slow_group() # for a lab of which one boot takes a minute
+{
+    limit=300
+    tap_run "boots" boots 1
 }
 
 for group; do

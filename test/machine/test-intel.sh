@@ -1,0 +1,26 @@
+#!/bin/bash
+# The few machines that must boot on Intel's VMX, in the lab under Bochs: with EPT, with shadow paging, and without
+# unrestricted guest, as old CPUs have it.
+set -euo pipefail
+build=${BUILD:-build}
+
+make -s all images guests
+payload=$(mktemp -d)
+trap 'rm -rf "$payload"' EXIT
+cp "$build/volt-vmm" "$build/guest/vmlinuz" "$build/guest/initrd.cpio" test/machine/cases.sh "$payload/"
+guest/image/make-image.sh --init "$build/guest/volt-init" --add test/machine/inside:/usr/bin/inside --size 48M "$payload/rootfs.ext4"
+
+# intel NAME PARAMETERS GROUP: one start of the lab, numbered on its own; the lines go to a file, since two run side by side.
+intel()
+{
+    test/lab/lab -I -t 800 -m 2048 -k "$2" -d "$payload" -p e2fsck "$payload/cases.sh" "$3" >"$payload/$1.tap" 2>&1 || true
+    grep -q '^1\.\.' "$payload/$1.tap" || echo "not ok - the lab's end" >>"$payload/$1.tap"
+    sed "/^1\.\./d; s/^\(\(not \)\?ok\) [0-9]* - /\1 - $1: /" "$payload/$1.tap"
+}
+intel "EPT" "" boot &
+intel "shadow paging" "ept=0" slow &
+wait -n
+intel "no unrestricted guest" "unrestricted_guest=0" slow &
+wait
+echo "1..$(cat "$payload"/*.tap | grep -c '^\(not \)\?ok')"
+! grep -q '^not ok' "$payload"/*.tap
