@@ -89,15 +89,6 @@ struct madt_ioapic { /* 5.2.12.3 */
     uint32_t first_gsi;
 } __attribute__((packed));
 
-struct madt_override { /* 5.2.12.5 */
-    uint8_t type;
-    uint8_t length;
-    uint8_t bus;
-    uint8_t source;
-    uint32_t gsi;
-    uint16_t flags;
-} __attribute__((packed));
-
 struct madt_lapic_nmi { /* 5.2.12.7 */
     uint8_t type;
     uint8_t length;
@@ -107,15 +98,14 @@ struct madt_lapic_nmi { /* 5.2.12.7 */
 } __attribute__((packed));
 
 _Static_assert(sizeof(struct rsdp) == 36 && sizeof(struct table_header) == 36 && sizeof(struct fadt) == 276 &&
-                   sizeof(struct madt) == 44 && sizeof(struct madt_override) == 10,
+                   sizeof(struct madt) == 44,
                "the specification's sizes");
 
-enum { MADT_LAPIC = 0, MADT_IOAPIC = 1, MADT_OVERRIDE = 2, MADT_LAPIC_NMI = 4 };
+enum { MADT_LAPIC = 0, MADT_IOAPIC = 1, MADT_LAPIC_NMI = 4 };
 
-#define CPUS_MAX            254u /* APIC ids of 8 bits; 255 is everybody */
-#define LAPIC_ENABLED       0x1u
-#define OVERRIDE_LEVEL_HIGH 0xdu /* active high (1), level (3 << 2): 5.2.12.5, MPS INTI flags */
-#define ALL_PROCESSORS      0xffu
+#define CPUS_MAX       254u /* APIC ids of 8 bits; 255 is everybody */
+#define LAPIC_ENABLED  0x1u
+#define ALL_PROCESSORS 0xffu
 
 /*
  * IA-PC boot architecture flags (5.2.9.3). Clear: no legacy devices on an LPC bus, and no 8042, so that
@@ -216,20 +206,8 @@ static uint64_t write_madt(struct aml *area, unsigned cpu_count)
         };
         aml_bytes(area, &lapic, sizeof(lapic));
     }
+    /* No overrides: ISA's lines are edges if nothing else is said, and that is what ours are (dev/irq.h). */
     aml_bytes(area, &ioapic, sizeof(ioapic));
-    /* ISA's lines are edges if nothing else is said; those from 16 on take what the DSDT says of their user.
-     */
-    for (unsigned gsi = 0; gsi < 16; gsi++) {
-        struct madt_override override = {
-            .type = MADT_OVERRIDE,
-            .length = sizeof(override),
-            .source = (uint8_t)gsi,
-            .gsi = gsi,
-            .flags = OVERRIDE_LEVEL_HIGH,
-        };
-        if (layout_gsi_is_level(gsi))
-            aml_bytes(area, &override, sizeof(override));
-    }
     aml_bytes(area, &nmi, sizeof(nmi));
     return close_table(area, begin);
 }

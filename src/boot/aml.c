@@ -221,11 +221,9 @@ void aml_memory(struct aml *aml, uint32_t base, uint32_t size)
     aml_dword(aml, size);
 }
 
-void aml_interrupt(struct aml *aml, enum aml_trigger trigger, enum aml_sharing sharing, unsigned gsi)
+void aml_interrupt(struct aml *aml, enum aml_sharing sharing, unsigned gsi)
 {
-    unsigned flags = 1u << 0; /* consumer; active high is bit 2 clear */
-    if (trigger == AML_EDGE)
-        flags |= 1u << 1;
+    unsigned flags = 1u << 0 | 1u << 1; /* consumer, edge; active high is bit 2 clear */
     if (sharing == AML_SHARED)
         flags |= 1u << 3;
     aml_byte(aml, 0x89); /* extended interrupt (section 6.4.3.6) */

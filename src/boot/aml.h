@@ -56,6 +56,6 @@ struct aml_resources aml_open_resources(struct aml *aml);
 void aml_close_resources(struct aml *aml, struct aml_resources resources);
 void aml_ports(struct aml *aml, unsigned base, unsigned count);
 void aml_memory(struct aml *aml, uint32_t base, uint32_t size);
-enum aml_trigger { AML_EDGE, AML_LEVEL };
 enum aml_sharing { AML_EXCLUSIVE, AML_SHARED };
-void aml_interrupt(struct aml *aml, enum aml_trigger trigger, enum aml_sharing sharing, unsigned gsi);
+/* Edge-triggered, active high. */
+void aml_interrupt(struct aml *aml, enum aml_sharing sharing, unsigned gsi);

@@ -27,7 +27,7 @@ static void serial_port(struct aml *aml)
     aml_name_is(aml, "_CRS");
     struct aml_resources resources = aml_open_resources(aml);
     aml_ports(aml, LAYOUT_COM1_PORT, 8);
-    aml_interrupt(aml, AML_EDGE, AML_EXCLUSIVE, LAYOUT_COM1_GSI);
+    aml_interrupt(aml, AML_EXCLUSIVE, LAYOUT_COM1_GSI);
     aml_close_resources(aml, resources);
     aml_close(aml, device);
 }
@@ -45,7 +45,7 @@ static void virtio_device(struct aml *aml, unsigned slot)
     aml_name_is(aml, "_CRS");
     struct aml_resources resources = aml_open_resources(aml);
     aml_memory(aml, (uint32_t)layout_virtio_gpa(slot).value, LAYOUT_VIRTIO_STRIDE);
-    aml_interrupt(aml, AML_LEVEL, AML_SHARED, layout_virtio_gsi(slot));
+    aml_interrupt(aml, AML_SHARED, layout_virtio_gsi(slot));
     aml_close_resources(aml, resources);
     aml_close(aml, device);
 }
@@ -69,7 +69,7 @@ static void event_device(struct aml *aml)
     aml_integer(aml, 0);
     aml_name_is(aml, "_CRS");
     struct aml_resources resources = aml_open_resources(aml);
-    aml_interrupt(aml, AML_LEVEL, AML_EXCLUSIVE, LAYOUT_GED_GSI);
+    aml_interrupt(aml, AML_EXCLUSIVE, LAYOUT_GED_GSI);
     aml_close_resources(aml, resources);
     aml_port_register(aml, "EVTR", "EVTS", LAYOUT_ACPI_EVENTS);
 

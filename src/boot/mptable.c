@@ -23,8 +23,7 @@ enum entry_type { ENTRY_CPU, ENTRY_BUS, ENTRY_IOAPIC, ENTRY_IO_INTERRUPT, ENTRY_
 enum interrupt_type { INTERRUPT_INT = 0, INTERRUPT_NMI = 1, INTERRUPT_EXTINT = 3 };
 
 /* Polarity in bits 0 and 1, trigger in bits 2 and 3; 0 is what the bus has: edge, active high for ISA. */
-#define INTERRUPT_AS_BUS     0x0
-#define INTERRUPT_LEVEL_HIGH 0xd
+#define INTERRUPT_AS_BUS 0x0
 
 #define CPU_ENABLED 0x1
 #define CPU_BOOT    0x2
@@ -142,7 +141,7 @@ static void add_lines(struct mp_table *table, uint8_t ioapic_id)
         struct mp_interrupt line = {
             .type = ENTRY_IO_INTERRUPT,
             .interrupt = INTERRUPT_INT,
-            .flags = layout_gsi_is_level(pin) ? INTERRUPT_LEVEL_HIGH : INTERRUPT_AS_BUS,
+            .flags = INTERRUPT_AS_BUS,
             .bus = ISA_BUS,
             .bus_irq = (uint8_t)pin,
             .apic_id = ioapic_id,

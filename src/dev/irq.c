@@ -7,7 +7,6 @@
 struct irq_line {
     int vm_fd;
     uint32_t gsi;
-    struct irq_source *sources;
 };
 
 struct irq_lines {
@@ -33,44 +32,27 @@ void irq_lines_free(struct irq_lines *lines)
 void irq_connect(struct irq_lines *lines, unsigned gsi, struct irq_source *source)
 {
     CHECK(gsi < LAYOUT_IOAPIC_PINS);
-    struct irq_line *line = &lines->lines[gsi];
-    source->line = line;
-    source->next = line->sources;
-    line->sources = source;
+    source->line = &lines->lines[gsi];
 }
 
-static bool line_pending(const struct irq_line *line)
+static void set_level(const struct irq_line *line, uint32_t level)
 {
-    for (const struct irq_source *source = line->sources; source; source = source->next)
-        if (atomic_load(&source->pending))
-            return true;
-    return false;
-}
-
-/*
- * Brings the line to what its sources say. Two threads may be here at once; whoever set the line last looks
- * at the sources after that, and corrects a level that has become stale. So when all have left, level and
- * sources agree.
- */
-static void line_settle(const struct irq_line *line)
-{
-    bool up;
-    do {
-        up = line_pending(line);
-        struct kvm_irq_level level = {.irq = line->gsi, .level = up};
-        CHECK(ioctl(line->vm_fd, KVM_IRQ_LINE, &level) == 0);
-    } while (up != line_pending(line));
+    struct kvm_irq_level set = {.irq = line->gsi, .level = level};
+    CHECK(ioctl(line->vm_fd, KVM_IRQ_LINE, &set) == 0);
 }
 
 void irq_raise(struct irq_source *source, uint32_t bits)
 {
-    if (atomic_fetch_or(&source->pending, bits) == 0)
-        line_settle(source->line);
+    uint32_t before = atomic_fetch_or(&source->pending, bits);
+    if (!(bits & ~before))
+        return;
+    /* Down, then up, and up it stays. In this order two threads may do it at once: if our "up" finds the line
+     * up and makes no edge, another's made one after our "down", and so after our bits were set. */
+    set_level(source->line, 0);
+    set_level(source->line, 1);
 }
 
 void irq_ack(struct irq_source *source, uint32_t bits)
 {
-    uint32_t before = atomic_fetch_and(&source->pending, ~bits);
-    if (before && !(before & ~bits))
-        line_settle(source->line);
+    atomic_fetch_and(&source->pending, ~bits);
 }

@@ -41,8 +41,8 @@
 
 /*
  * Lines for virtio devices. Pins 0, 1, 2, 4, 8, 9 and 13 are taken by or kept clear of the PC's own (timer,
- * keyboard, cascade, COM1, clock, GED, FPU). All virtio lines are level-triggered, active high, so that
- * devices can share one when there are more of them than lines.
+ * keyboard, cascade, COM1, clock, GED, FPU). All lines are edge-triggered, active high (dev/irq.h says why),
+ * and devices can share one when there are more of them than lines.
  */
 static const uint8_t layout_virtio_gsis[] = {5, 6, 7, 10, 11, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 3};
 
@@ -53,14 +53,4 @@ static inline unsigned layout_virtio_gsi(unsigned slot)
 static inline gpa_t layout_virtio_gpa(unsigned slot)
 {
     return gpa(LAYOUT_VIRTIO_BASE + slot * LAYOUT_VIRTIO_STRIDE);
-}
-
-/* How the IOAPIC is to take a line: virtio's and the GED's as levels, those of a PC's own devices as edges.
- */
-static inline bool layout_gsi_is_level(unsigned gsi)
-{
-    for (size_t i = 0; i < ARRAY_SIZE(layout_virtio_gsis); i++)
-        if (layout_virtio_gsis[i] == gsi)
-            return true;
-    return gsi == LAYOUT_GED_GSI;
 }
