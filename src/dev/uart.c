@@ -56,8 +56,21 @@ struct uart {
     uint8_t output[CHUNK], input[CHUNK];
 };
 
-/* --- interrupts: any thread ------------------------------------------------------------------------------
- */
+/* --- interrupts: any thread -------------------------------------------------------------------------- */
+
+/* A sender that honours RTS sends only to who listens; so what was typed before the guest's driver is up, or
+ * between two uses of it, is not lost when the driver clears the FIFO. Drivers set RTS (or the receive
+ * interrupt) after that, and take it back before. */
+static bool guest_listens(struct uart *uart)
+{
+    return (atomic_load(&uart->mcr) & UART_MCR_RTS) || (atomic_load(&uart->ier) & UART_IER_RDI);
+}
+
+/* What has been received, as far as the guest can tell: the rest of the ring is still on its way. */
+static bool data_ready(struct uart *uart)
+{
+    return guest_listens(uart) && byte_ring_used(&uart->rx) > 0;
+}
 
 static uint32_t interrupts_due(struct uart *uart)
 {
@@ -86,15 +99,11 @@ static void update_interrupt(struct uart *uart)
     }
 }
 
-/* --- registers: vCPU threads -----------------------------------------------------------------------------
- */
+/* --- registers: vCPU threads ------------------------------------------------------------------------- */
 
-/* A sender that honours RTS sends only to who listens; so what was typed before the guest's driver was up is
- * not lost when the driver clears the FIFO. Drivers set RTS (or the receive interrupt) after that. */
 static bool input_may_start(struct uart *uart)
 {
-    bool listens = (atomic_load(&uart->mcr) & UART_MCR_RTS) || (atomic_load(&uart->ier) & UART_IER_RDI);
-    return listens && byte_ring_used(&uart->rx) <= RX_RESUME;
+    return guest_listens(uart) && byte_ring_used(&uart->rx) <= RX_RESUME;
 }
 
 static void look_for_panic(struct uart *uart, uint8_t byte)
@@ -128,7 +137,7 @@ static bool transmit(struct uart *uart, uint8_t byte)
 
 static void clear_receive_fifo(struct uart *uart)
 {
-    for (unsigned i = 0; i < FIFO_DEPTH && byte_ring_take(&uart->rx) >= 0; i++) {
+    for (unsigned i = 0; i < FIFO_DEPTH && guest_listens(uart) && byte_ring_take(&uart->rx) >= 0; i++) {
     }
 }
 
@@ -210,7 +219,7 @@ static uint8_t read_register(struct uart *uart, unsigned reg)
         if (divisor) {
             value = atomic_load(&uart->dll);
         } else {
-            int byte = byte_ring_take(&uart->rx);
+            int byte = guest_listens(uart) ? byte_ring_take(&uart->rx) : -1;
             value = byte < 0 ? 0 : (uint8_t)byte;
         }
         break;
@@ -218,8 +227,7 @@ static uint8_t read_register(struct uart *uart, unsigned reg)
     case UART_IIR: value = read_iir(uart); break;
     case UART_LCR: value = atomic_load(&uart->lcr); break;
     case UART_MCR: value = atomic_load(&uart->mcr); break;
-    case UART_LSR:
-        return (uint8_t)(UART_LSR_THRE | UART_LSR_TEMT | (byte_ring_used(&uart->rx) ? UART_LSR_DR : 0));
+    case UART_LSR: return (uint8_t)(UART_LSR_THRE | UART_LSR_TEMT | (data_ready(uart) ? UART_LSR_DR : 0));
     case UART_MSR: return read_msr(uart);
     case UART_SCR: return atomic_load(&uart->scr);
     default: break;
@@ -256,8 +264,7 @@ static bool uart_fast_write(void *device, uint64_t offset, unsigned length, uint
     return !tell; /* what is posted to the loop is only the news that it has to look (uart_write) */
 }
 
-/* --- characters: loop thread -----------------------------------------------------------------------------
- */
+/* --- characters: loop thread ------------------------------------------------------------------------- */
 
 static void start_input(struct uart *uart)
 {
@@ -408,8 +415,7 @@ static void deadline_due(struct loop_op *op, int result, unsigned flags)
     loop_stop(uart->loop, 0);
 }
 
-/* --- the bus's slow way: loop thread ---------------------------------------------------------------------
- */
+/* --- the bus's slow way: loop thread ----------------------------------------------------------------- */
 
 static uint64_t uart_read(void *device, uint64_t offset, unsigned length)
 {
@@ -431,8 +437,7 @@ static void uart_write(void *device, uint64_t offset, unsigned length, uint64_t 
     start_input(uart);
 }
 
-/* --- life ------------------------------------------------------------------------------------------------
- */
+/* --- life -------------------------------------------------------------------------------------------- */
 
 int uart_new(struct loop *loop, const struct uart_config *config, struct uart **ret_uart)
 {
