@@ -9,8 +9,7 @@ struct legacy {
     _Atomic uint8_t cmos_index; /* which CMOS register port 0x71 is; set and used on vCPU threads alone */
 };
 
-/* --- i8042: no keyboard, only the line that resets the machine ---------------------------------------------
- */
+/* --- i8042: no keyboard, only the line that resets the machine --------------------------------------- */
 
 /*
  * Status: output buffer full, for ever, input buffer empty. Linux drains the output buffer before it believes

@@ -119,8 +119,7 @@ static void still_works(void)
     cr_assert(holds_sector(BUFFER_AT, 7), "wrong data");
 }
 
-/* --- what drivers do ---------------------------------------------------------------------------------------
- */
+/* --- what drivers do --------------------------------------------------------------------------------- */
 
 Test(blk, configuration)
 {

@@ -62,8 +62,7 @@ static struct vring_desc *indirect_table(void)
     return host(TABLE_AT);
 }
 
-/* --- what drivers do ---------------------------------------------------------------------------------------
- */
+/* --- what drivers do --------------------------------------------------------------------------------- */
 
 Test(virtqueue, empty_has_nothing)
 {
