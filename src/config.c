@@ -4,9 +4,7 @@
 #include <string.h>
 
 /* Why each word is there: docs/man/volt-vmm.1, KERNEL COMMAND LINE. */
-const char config_default_cmdline[] =
-    "quiet reboot=k panic=-1 tsc=reliable no_timer_check i8042.noaux i8042.nomux "
-    "i8042.dumbkbd random.trust_cpu=on cryptomgr.notests";
+const char config_default_cmdline[] = "quiet reboot=k panic=-1 pci=off noreplace-smp cryptomgr.notests";
 
 /* The longest command line that x86 Linux takes, with its final NUL: COMMAND_LINE_SIZE,
  * arch/x86/include/asm/setup.h. */
