@@ -19,8 +19,7 @@ static struct disk_file *file_of(struct disk *disk)
     return container_of(disk, struct disk_file, disk);
 }
 
-/* --- reading and writing
- * -------------------------------------------------------------------------------------- */
+/* --- reading and writing --- */
 
 static void start_read(struct disk_io *io)
 {
@@ -101,8 +100,7 @@ static void disk_file_write(struct disk *disk, struct disk_io *io)
     start_write(io);
 }
 
-/* --- everything else
- * ------------------------------------------------------------------------------------------ */
+/* --- everything else --- */
 
 static void whole_done(struct loop_op *op, int result, unsigned flags)
 {
@@ -165,8 +163,7 @@ static void disk_file_close(struct disk *disk)
     free(file);
 }
 
-/* --- opening
- * -------------------------------------------------------------------------------------------------- */
+/* --- opening --- */
 
 /* Bytes of the disk, by what kind of file it is. */
 static int disk_size(int fd, const char *path, const struct stat *st, uint64_t *ret_size)

@@ -9,7 +9,7 @@ struct legacy {
     _Atomic uint8_t cmos_index; /* which CMOS register port 0x71 is; set and used on vCPU threads alone */
 };
 
-/* --- i8042: no keyboard, only the line that resets the machine --------------------------------------- */
+/* --- i8042: no keyboard, only the line that resets the machine --- */
 
 /*
  * Status: output buffer full, for ever, input buffer empty. Linux drains the output buffer before it believes
@@ -48,8 +48,7 @@ static void i8042_data(void *device, uint64_t offset, unsigned length, uint64_t 
     (void)device, (void)offset, (void)length, (void)value;
 }
 
-/* --- CMOS clock (MC146818): read on vCPU threads, cannot be set
- * --------------------------------------------- */
+/* --- CMOS clock (MC146818): read on vCPU threads, cannot be set --- */
 
 enum cmos_register {
     CMOS_SECONDS = 0x00,
@@ -153,8 +152,7 @@ static void cmos_write(void *device, uint64_t offset, unsigned length, uint64_t 
     cmos_fast_write(device, offset, length, value);
 }
 
-/* --- ACPI, hardware-reduced (ACPI 6.4, 4.8.3.6 and .7): sleep control, sleep status, reset, events
- * ---------- */
+/* --- ACPI, hardware-reduced (ACPI 6.4, 4.8.3.6 and .7): sleep control, sleep status, reset, events --- */
 
 #define ACPI_REGISTERS   8u /* LAYOUT_ACPI_SLEEP to the end of LAYOUT_ACPI_EVENTS */
 #define ACPI_SLEEP_RESET 2u
@@ -189,8 +187,7 @@ static void acpi_write(void *device, uint64_t offset, unsigned length, uint64_t 
         legacy->config.wish(legacy->config.context, MACHINE_REBOOT_ACPI);
 }
 
-/* --- life
- * --------------------------------------------------------------------------------------------------- */
+/* --- life --- */
 
 int legacy_new(const struct legacy_config *config, struct legacy **ret_legacy)
 {

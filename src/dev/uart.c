@@ -56,7 +56,7 @@ struct uart {
     uint8_t output[CHUNK], input[CHUNK];
 };
 
-/* --- interrupts: any thread -------------------------------------------------------------------------- */
+/* --- interrupts: any thread --- */
 
 /* A sender that honours RTS sends only to who listens; so what was typed before the guest's driver is up, or
  * between two uses of it, is not lost when the driver clears the FIFO. Drivers set RTS (or the receive
@@ -99,7 +99,7 @@ static void update_interrupt(struct uart *uart)
     }
 }
 
-/* --- registers: vCPU threads ------------------------------------------------------------------------- */
+/* --- registers: vCPU threads --- */
 
 static bool input_may_start(struct uart *uart)
 {
@@ -264,7 +264,7 @@ static bool uart_fast_write(void *device, uint64_t offset, unsigned length, uint
     return !tell; /* what is posted to the loop is only the news that it has to look (uart_write) */
 }
 
-/* --- characters: loop thread ------------------------------------------------------------------------- */
+/* --- characters: loop thread --- */
 
 static void start_input(struct uart *uart)
 {
@@ -415,7 +415,7 @@ static void deadline_due(struct loop_op *op, int result, unsigned flags)
     loop_stop(uart->loop, 0);
 }
 
-/* --- the bus's slow way: loop thread ----------------------------------------------------------------- */
+/* --- the bus's slow way: loop thread --- */
 
 static uint64_t uart_read(void *device, uint64_t offset, unsigned length)
 {
@@ -437,7 +437,7 @@ static void uart_write(void *device, uint64_t offset, unsigned length, uint64_t 
     start_input(uart);
 }
 
-/* --- life -------------------------------------------------------------------------------------------- */
+/* --- life --- */
 
 int uart_new(struct loop *loop, const struct uart_config *config, struct uart **ret_uart)
 {

@@ -19,8 +19,7 @@
     ((uint32_t)(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK |         \
                 VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_FAILED))
 
-/* --- what the driver does wrong
- * ------------------------------------------------------------------------------ */
+/* --- what the driver does wrong --- */
 
 static void count_fault(struct virtio_device *device, const char *words)
 {
@@ -53,8 +52,7 @@ void virtio_driver_fault(struct virtio_device *device)
         stop_device(device);
 }
 
-/* --- status (virtio 1.2, 2.1 and 3.1)
- * ------------------------------------------------------------------------ */
+/* --- status (virtio 1.2, 2.1 and 3.1) --- */
 
 /* FEATURES_OK stands only for a subset of what was offered; a driver without VERSION_1 is one for version
  * 0.9, which this transport is not (6.1). */
@@ -180,8 +178,7 @@ void virtio_stopped(struct virtio_device *device)
         loop_stop(device->loop, 0);
 }
 
-/* --- notifications
- * ------------------------------------------------------------------------------------------- */
+/* --- notifications --- */
 
 void virtio_kicked(struct virtio_device *device, unsigned queue)
 {
@@ -252,8 +249,7 @@ static void interrupt_for_pushed(struct loop_hook *hook)
             irq_raise(&device->irq, VIRTIO_MMIO_INT_VRING);
 }
 
-/* --- life
- * ---------------------------------------------------------------------------------------------------- */
+/* --- life --- */
 
 void virtio_init(struct virtio_device *device, const struct virtio_kind *kind, struct loop *loop,
                  const char *label, uint64_t features)

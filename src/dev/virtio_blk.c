@@ -78,8 +78,7 @@ static void request_free(struct blk_request *request)
     blk->in_flight--;
 }
 
-/* --- the end of a request
- * ------------------------------------------------------------------------------------- */
+/* --- the end of a request --- */
 
 /* Gives the request back with `status` (VIRTIO_BLK_S_...), unless the device is being stopped. */
 static void finish(struct blk_request *request, uint8_t status)
@@ -119,8 +118,7 @@ static void io_done(struct disk_io *io, int result)
     finish(request, status_of(request, result));
 }
 
-/* --- requests
- * ------------------------------------------------------------------------------------------------- */
+/* --- requests --- */
 
 /* Takes `length` bytes off the front of `*iov`, which holds as many, into `to`. */
 static void take_front(struct iovec **iov, unsigned *count, void *to, size_t length)
@@ -211,8 +209,7 @@ static void get_id(struct blk_request *request, struct iovec *iov, unsigned coun
     finish(request, VIRTIO_BLK_S_OK);
 }
 
-/* --- DISCARD and WRITE_ZEROES: ranges, one after the other
- * ------------------------------------------------------ */
+/* --- DISCARD and WRITE_ZEROES: ranges, one after the other --- */
 
 static void start_range(struct blk_request *request)
 {
@@ -276,8 +273,7 @@ static void start_ranges(struct blk_request *request, struct iovec *iov, unsigne
     start_range(request);
 }
 
-/* --- the queue
- * ------------------------------------------------------------------------------------------------ */
+/* --- the queue --- */
 
 /* Nothing is assumed of how header, data and status lie in the chain's buffers (2.7.4.3): the header is its
  * first 16 readable bytes, the status its last writable one, and data is what remains. */

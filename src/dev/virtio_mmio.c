@@ -18,8 +18,7 @@ static struct virtio_queue_registers *selected_queue(struct virtio_device *devic
     return queue < device->kind->queue_count ? &device->regs.queues[queue] : NULL;
 }
 
-/* --- reading
- * ------------------------------------------------------------------------------------------------- */
+/* --- reading --- */
 
 static uint32_t read_offered(struct virtio_device *device)
 {
@@ -88,8 +87,7 @@ static bool mmio_fast_read(void *opaque, uint64_t offset, unsigned length, uint6
     return true;
 }
 
-/* --- writing
- * ------------------------------------------------------------------------------------------------- */
+/* --- writing --- */
 
 /* The states in which the driver may choose features, and set queues up: 3.1.1, steps 4 and 7. */
 static bool may_choose_features(uint32_t status)

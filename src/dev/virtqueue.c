@@ -86,8 +86,7 @@ void virtqueue_end(struct virtqueue *vq)
     *vq = (struct virtqueue){0};
 }
 
-/* --- taking
- * ------------------------------------------------------------------------------------------------- */
+/* --- taking --- */
 
 /* A table that a chain runs through: the queue's own, or an indirect one. */
 struct table {
@@ -207,8 +206,7 @@ int virtqueue_pop(struct virtqueue *vq, struct iovec *iov, unsigned iov_max, str
     return 1;
 }
 
-/* --- giving back
- * -------------------------------------------------------------------------------------------- */
+/* --- giving back --- */
 
 void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written)
 {

@@ -30,8 +30,7 @@ struct rig {
 
 static struct rig rig;
 
-/* --- stand-ins
- * ----------------------------------------------------------------------------------------------- */
+/* --- stand-ins --- */
 
 int bus_add(struct bus *bus, enum vcpu_space space, uint64_t base, uint64_t size, const struct bus_ops *ops,
             void *device)
@@ -71,8 +70,7 @@ int vm_add_ioeventfd(struct vm *vm, gpa_t at, uint32_t datamatch, int event_fd)
     return 0;
 }
 
-/* --- the loop
- * ------------------------------------------------------------------------------------------------ */
+/* --- the loop --- */
 
 static void rig_timer_done(struct loop_op *op, int result, unsigned flags)
 {
@@ -100,8 +98,7 @@ static inline bool rig_await_used(uint16_t count)
     return false;
 }
 
-/* --- registers
- * ----------------------------------------------------------------------------------------------- */
+/* --- registers --- */
 
 static inline uint64_t rig_read_bytes(uint64_t offset, unsigned length)
 {
@@ -139,8 +136,7 @@ static inline uint32_t rig_status(void)
     return rig_read(VIRTIO_MMIO_STATUS);
 }
 
-/* --- the driver's set-up (virtio 1.2, 3.1.1)
- * ----------------------------------------------------------------- */
+/* --- the driver's set-up (virtio 1.2, 3.1.1) --- */
 
 static inline void rig_add_status(uint32_t bit)
 {
@@ -205,8 +201,7 @@ static inline void rig_kick(unsigned queue)
     CHECK(write(rig.device->kicks[queue].fd, &one, sizeof(one)) == sizeof(one));
 }
 
-/* --- life
- * ---------------------------------------------------------------------------------------------------- */
+/* --- life --- */
 
 static inline void rig_new(uint64_t memory)
 {

@@ -119,7 +119,7 @@ static void still_works(void)
     cr_assert(holds_sector(BUFFER_AT, 7), "wrong data");
 }
 
-/* --- what drivers do --------------------------------------------------------------------------------- */
+/* --- what drivers do --- */
 
 Test(blk, configuration)
 {
@@ -245,8 +245,7 @@ Test(blk, serial_number)
     cr_assert(request(VIRTIO_BLK_T_GET_ID, 0, 5) == VIRTIO_BLK_S_OK, "a short buffer");
 }
 
-/* --- discard and write zeroes
- * -------------------------------------------------------------------------------- */
+/* --- discard and write zeroes --- */
 
 static uint8_t range_request(uint32_t type, uint64_t sector, uint32_t sectors, uint32_t flags)
 {
@@ -312,8 +311,7 @@ Test(blk, hostile_ranges)
     sector_is_zero(2047, false);
 }
 
-/* --- what gets an error, and nothing else
- * ------------------------------------------------------------------- */
+/* --- what gets an error, and nothing else --- */
 
 Test(blk, hostile_beyond_the_end)
 {
@@ -373,8 +371,7 @@ Test(blk, file_truncated_while_in_use)
     still_works();
 }
 
-/* --- what breaks the protocol
- * -------------------------------------------------------------------------------- */
+/* --- what breaks the protocol --- */
 
 static void breaks_the_protocol(const struct part *parts, unsigned count)
 {
@@ -472,8 +469,7 @@ Test(blk, reset_in_the_middle_of_requests)
     still_works();
 }
 
-/* --- files
- * --------------------------------------------------------------------------------------------------- */
+/* --- files --- */
 
 static void open_refused(const char *name, bool read_only, int error, const char *words)
 {

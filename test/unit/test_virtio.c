@@ -101,8 +101,7 @@ static void start(void)
     faults_are(0);
 }
 
-/* --- what is read
- * -------------------------------------------------------------------------------------------- */
+/* --- what is read --- */
 
 Test(virtio, identity)
 {
@@ -159,8 +158,7 @@ Test(virtio, config_writes_reach_the_kind_inside_its_size_only)
     cr_assert(config_writes == 1, "%u writes came through", config_writes);
 }
 
-/* --- the status machine
- * -------------------------------------------------------------------------------------- */
+/* --- the status machine --- */
 
 Test(virtio, starts_in_order)
 {
@@ -274,8 +272,7 @@ Test(virtio, registers_are_words)
     faults_are(3);
 }
 
-/* --- what needs a reset
- * -------------------------------------------------------------------------------------- */
+/* --- what needs a reset --- */
 
 static void needs_reset(void)
 {
@@ -341,8 +338,7 @@ Test(virtio, hostile_ring_while_running)
     needs_reset();
 }
 
-/* --- notifications
- * ------------------------------------------------------------------------------------------- */
+/* --- notifications --- */
 
 Test(virtio, hostile_notify_before_set_up)
 {
@@ -395,8 +391,7 @@ Test(virtio, one_interrupt_for_a_turn)
     cr_assert(rig_read(VIRTIO_MMIO_INTERRUPT_STATUS) == VIRTIO_MMIO_INT_VRING, "the wrong one");
 }
 
-/* --- reset
- * --------------------------------------------------------------------------------------------------- */
+/* --- reset --- */
 
 Test(virtio, reset_waits_until_nothing_is_in_flight)
 {

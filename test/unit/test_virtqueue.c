@@ -62,7 +62,7 @@ static struct vring_desc *indirect_table(void)
     return host(TABLE_AT);
 }
 
-/* --- what drivers do --------------------------------------------------------------------------------- */
+/* --- what drivers do --- */
 
 Test(virtqueue, empty_has_nothing)
 {
@@ -125,8 +125,7 @@ Test(virtqueue, a_descriptor_is_read_once)
     cr_assert(chain.iov[0].iov_base == host(DATA_AT) && chain.iov[0].iov_len == 16, "the copy changed");
 }
 
-/* --- starting
- * ------------------------------------------------------------------------------------------------ */
+/* --- starting --- */
 
 static void start_refused(uint16_t size, uint64_t desc, uint64_t avail, uint64_t used)
 {
@@ -162,8 +161,7 @@ Test(virtqueue, start_refuses_rings_outside_memory)
     start_refused(8, 0x1000, 0x2000, UINT64_MAX - 3);
 }
 
-/* --- hostile rings: each is -EPROTO, and the process lives
- * --------------------------------------------------- */
+/* --- hostile rings: each is -EPROTO, and the process lives --- */
 
 Test(virtqueue, hostile_more_available_than_the_queue_holds)
 {
@@ -278,8 +276,7 @@ Test(virtqueue, hostile_more_in_flight_than_descriptors)
     cr_assert(pop() == 1, "there is room again: %s", fail_text());
 }
 
-/* --- hostile indirect tables
- * --------------------------------------------------------------------------------- */
+/* --- hostile indirect tables --- */
 
 static void offer_indirect(uint64_t table, uint32_t bytes, uint16_t more_flags)
 {
@@ -354,8 +351,7 @@ Test(virtqueue, hostile_indirect_huge_circle_ends_at_the_room)
     refused("more than 6 buffers");
 }
 
-/* --- notifications
- * ------------------------------------------------------------------------------------------- */
+/* --- notifications --- */
 
 static void take_and_give(unsigned count)
 {
