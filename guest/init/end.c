@@ -5,6 +5,7 @@
 #include <sys/io.h>
 #include <sys/reboot.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 
 /* The sleep control register of the machine's ACPI (FADT, SLEEP_CONTROL_REG) and what powers off: SLP_EN, and
@@ -42,6 +43,7 @@ static bool children_end_within(int seconds)
 
 void end_processes(pid_t main_pid)
 {
+    tcflow(STDERR_FILENO, TCOON); /* or a console stopped with Ctrl-S would hold up the last words, and the end */
     if (kill(-1, SIGTERM) != 0)
         return; /* there is nobody */
     if (main_pid > 0)
@@ -69,6 +71,7 @@ static void write_port(unsigned short port, uint8_t value)
 
 void end_machine(enum ending ending)
 {
+    tcdrain(STDERR_FILENO);
     if (ending == ENDING_POWER_OFF) {
         /* A kernel that runs without ACPI would take a power-off for a halt, and the machine would stay
          * forever. */
