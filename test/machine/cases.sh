@@ -503,6 +503,10 @@ main_group()
 
 ours_group()
 {
+    if ! [ -e "$payload/vmlinux" ]; then
+        tap_skip "our kernel" "it has not been built here (make kernel, or VOLT_BUILD_KERNEL=1 make check)"
+        return
+    fi
     kernel=ours
     boot_group
     tap_run "ours kernel: 4 CPUs" boots 4

@@ -12,8 +12,8 @@ guest/image/make-image.sh --init "$build/guest/volt-init" --add $here/inside:/us
 groups=(${TAP_ONLY:+"only=$TAP_ONLY"} boot main)
 if ours=$("$build/volt-kernel" path volt 2>/dev/null); then
     cp "$ours" "$payload/vmlinux"
-    groups+=(ours)
 fi
+groups+=(ours)
 
 if reason=$(test/lab/host-runs-linux "$build" "$build/guest/vmlinuz"); then
     tap=$PWD/test/tap.sh
