@@ -60,7 +60,7 @@ int store_open(const char *path, struct store **ret_store);
 void store_close(struct store *store);
 const char *store_path(const struct store *store);
 
-/* SHA-256 through OpenSSL's EVP. The library is first touched by the first call. */
+/* SHA-256, by libcrypto. */
 void object_hash(const void *bytes, size_t length, struct object_id *ret_id);
 char *object_id_text(const struct object_id *id, char text[OBJECT_ID_TEXT]);
 int object_id_parse(const char *text, struct object_id *ret_id);
