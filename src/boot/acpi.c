@@ -3,6 +3,7 @@
 #include "boot/checksum.h"
 #include "boot/dsdt.h"
 #include "dev/layout.h"
+#include "vcpu/vcpu.h"
 
 #include <string.h>
 
@@ -103,7 +104,6 @@ _Static_assert(sizeof(struct rsdp) == 36 && sizeof(struct table_header) == 36 &&
 
 enum { MADT_LAPIC = 0, MADT_IOAPIC = 1, MADT_LAPIC_NMI = 4 };
 
-#define CPUS_MAX       254u /* APIC ids of 8 bits; 255 is everybody */
 #define LAPIC_ENABLED  0x1u
 #define ALL_PROCESSORS 0xffu
 
@@ -214,8 +214,8 @@ static uint64_t write_madt(struct aml *area, unsigned cpu_count)
 
 int acpi_write(const struct guest_mem *mem, const struct boot_config *config)
 {
-    if (config->cpu_count == 0 || config->cpu_count > CPUS_MAX)
-        return fail(-EINVAL, "a guest cannot have %u CPUs (give 1 to %u)", config->cpu_count, CPUS_MAX);
+    if (config->cpu_count == 0 || config->cpu_count > VM_CPUS_MAX)
+        return fail(-EINVAL, "a guest cannot have %u CPUs (give 1 to %u)", config->cpu_count, VM_CPUS_MAX);
     if (config->virtio_count > LAYOUT_VIRTIO_MAX)
         return fail(-EINVAL, "a guest cannot have %u virtio devices (give at most %u)", config->virtio_count,
                     LAYOUT_VIRTIO_MAX);

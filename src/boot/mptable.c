@@ -9,6 +9,7 @@
 
 #include "boot/checksum.h"
 #include "dev/layout.h"
+#include "vcpu/vcpu.h"
 
 #include <string.h>
 
@@ -17,7 +18,6 @@
 #define IOAPIC_VERSION 0x11
 #define ISA_BUS        0
 #define ALL_LAPICS     0xff
-#define CPUS_MAX       254u /* APIC ids are bytes; 255 is everybody, and the IOAPIC has one as well */
 
 enum entry_type { ENTRY_CPU, ENTRY_BUS, ENTRY_IOAPIC, ENTRY_IO_INTERRUPT, ENTRY_LOCAL_INTERRUPT };
 enum interrupt_type { INTERRUPT_INT = 0, INTERRUPT_NMI = 1, INTERRUPT_EXTINT = 3 };
@@ -96,7 +96,7 @@ _Static_assert(sizeof(struct mp_floating) == 16 && sizeof(struct mp_header) == 4
 
 struct mp_table {
     struct mp_header header;
-    uint8_t entries[CPUS_MAX * sizeof(struct mp_cpu) + (2 + LAYOUT_IOAPIC_PINS + 2) * 8];
+    uint8_t entries[VM_CPUS_MAX * sizeof(struct mp_cpu) + (2 + LAYOUT_IOAPIC_PINS + 2) * 8];
 };
 _Static_assert(LAYOUT_MPCONFIG_GPA + sizeof(struct mp_table) <= LAYOUT_MPCONFIG_END, "fits its place");
 
@@ -156,8 +156,8 @@ static void add_lines(struct mp_table *table, uint8_t ioapic_id)
 
 int mptable_write(const struct guest_mem *mem, unsigned cpu_count)
 {
-    if (cpu_count == 0 || cpu_count > CPUS_MAX)
-        return fail(-EINVAL, "a guest cannot have %u CPUs (give 1 to %u)", cpu_count, CPUS_MAX);
+    if (cpu_count == 0 || cpu_count > VM_CPUS_MAX)
+        return fail(-EINVAL, "a guest cannot have %u CPUs (give 1 to %u)", cpu_count, VM_CPUS_MAX);
     struct mp_table table = {
         .header =
             {
