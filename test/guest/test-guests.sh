@@ -4,7 +4,7 @@
 set -euo pipefail
 . test/tap.sh
 
-vmm=${BUILD:-build}/volt-vmm
+vmm=${VMM:-${BUILD:-build}/volt-vmm}
 guests=${BUILD:-build}/test/guest
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
