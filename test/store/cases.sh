@@ -126,11 +126,18 @@ gc_while_running()
     "$payload/volt-vmm" --kernel "$payload/vmlinuz" --initrd "$payload/initrd.cpio" --memory 256M --disk cas:held \
         --serial file=console --append 'root=/dev/vda rw volt.run="inside-store write"' >log 2>&1 </dev/null &
     vmm=$!
-    sleep 1
+    tries=0
+    until [ -n "$(ls store/leases)" ]; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 100 ] || { cat log && return 1; }
+        sleep 0.1
+    done
     "$stellarium" rm held
     "$stellarium" gc
     wait "$vmm"
     tr -d '\r' <console >console.text
+    tail -c 2000 console.text
+    cat log
     is "done" write
     "$stellarium" verify
     "$stellarium" gc
