@@ -10,7 +10,7 @@ payload=$PWD
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
-export STELLARIUM_STORE="$work/store"
+export STELLARIUM_STORE="$work/store" TMPDIR="$work"
 stellarium=$payload/stellarium
 
 # machine CASE OPTION...: to its end; the console is in console.text
@@ -134,7 +134,7 @@ gc_while_running()
     done
     "$stellarium" rm held
     "$stellarium" gc
-    wait "$vmm"
+    wait "$vmm" || echo "status $?"
     tr -d '\r' <console >console.text
     tail -c 2000 console.text
     cat log

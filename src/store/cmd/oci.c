@@ -9,7 +9,6 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -29,27 +28,24 @@ static int open_below(int directory, const char *path, int flags)
 
 static int check_digest(int fd, const char *hexadecimal, const char *path)
 {
-    static const char digits[] = "0123456789abcdef";
-    unsigned char digest[32];
-    char text[65] = "";
-    EVP_MD_CTX *context = EVP_MD_CTX_new();
-    CLEANUP_FREE char *buffer = malloc(1 << 20);
-    CHECK(context && buffer && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1);
+    struct object_hasher *hasher = NULL;
+    struct object_id digest;
+    char text[OBJECT_ID_TEXT];
+    CLEANUP_FREE char *buffer = malloc(MIB);
+    int r = buffer ? object_hasher_begin(&hasher) : fail(-ENOMEM, "%s: no memory to read it", path);
+    if (r < 0)
+        return r;
     ssize_t n;
     off_t at = 0;
-    while ((n = pread(fd, buffer, 1 << 20, at)) > 0) {
-        CHECK(EVP_DigestUpdate(context, buffer, (size_t)n) == 1);
+    while ((n = pread(fd, buffer, MIB, at)) > 0) {
+        object_hasher_update(hasher, buffer, (size_t)n);
         at += n;
     }
-    CHECK(EVP_DigestFinal_ex(context, digest, NULL) == 1);
-    EVP_MD_CTX_free(context);
-    if (n < 0)
-        return fail_errno(-errno, "%s", path);
-    for (unsigned i = 0; i < sizeof(digest); i++) {
-        text[2 * i] = digits[digest[i] >> 4];
-        text[2 * i + 1] = digits[digest[i] & 15];
-    }
-    return strcmp(text, hexadecimal) == 0 ? 0 : fail(-EBADMSG, "%s: does not match its digest", path);
+    r = n < 0 ? fail_errno(-errno, "%s", path) : 0;
+    object_hasher_end(hasher, &digest);
+    if (r == 0 && strcmp(object_id_text(&digest, text), hexadecimal) != 0)
+        r = fail(-EBADMSG, "%s: does not match its digest", path);
+    return r;
 }
 
 /* The path of a blob in the layout, checked. */
