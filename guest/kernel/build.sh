@@ -78,13 +78,12 @@ unpack_source() {
 # The fragment without its reasons: "CONFIG_X=value".
 wanted() { sed -e '/^#/d' -e 's/[[:space:]]*#.*//' -e '/^[[:space:]]*$/d' "$here/config"; }
 
-# tinyconfig, the fragment over it, and then what Kconfig makes of that must be what was asked for.
+# Everything off but what the fragment names (and what Kconfig selects for it); then the outcome must be what was asked
+# for. Not `tinyconfig` and a merge: options that become visible by the merge would take their defaults, many of them yes.
 configure() {
     local line name failed=()
     wanted >"$out/wanted"
-    make -s -C "$tree" O="$out" tinyconfig >/dev/null 2>&1
-    (cd "$tree" && scripts/kconfig/merge_config.sh -m -O "$out" "$out/.config" "$out/wanted" >/dev/null)
-    make -s -C "$tree" O="$out" olddefconfig
+    make -s -C "$tree" O="$out" KCONFIG_ALLCONFIG="$out/wanted" allnoconfig >/dev/null
     while IFS= read -r line; do
         name=${line%%=*}
         if [ "${line#*=}" = n ]; then
