@@ -1,6 +1,7 @@
 #include "init.h"
 #include "mountlist.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -27,20 +28,30 @@ static const struct {
 
 #define FIRST_MOUNTS 3
 
+/* Whether something is mounted there already, by the kernel or by the initramfs: mount(2) tells for some
+ * types only. */
+static bool is_mounted(const char *where)
+{
+    char parent[sizeof("/sys/fs/cgroup/..")];
+    struct stat here;
+    struct stat above;
+    snprintf(parent, sizeof(parent), "%s/..", where);
+    return stat(where, &here) == 0 && stat(parent, &above) == 0 && here.st_dev != above.st_dev;
+}
+
 static void mount_some(size_t first, size_t behind)
 {
     for (size_t i = first; i < behind; i++) {
         const char *where = kernel_file_systems[i].where;
         const char *type = kernel_file_systems[i].type;
+        if (is_mounted(where))
+            continue;
+        (void)mkdir(where, 0755); /* where that fails, mounting says what is missing */
         if (mount(type, where, type, kernel_file_systems[i].flags, kernel_file_systems[i].options) == 0)
             continue;
-        /* An image may lack the folder, and a read-only one keeps lacking it: then the second try says why.
-         */
-        if (errno == ENOENT && mkdir(where, 0755) == 0 &&
-            mount(type, where, type, kernel_file_systems[i].flags, kernel_file_systems[i].options) == 0)
-            continue;
-        bool absent = kernel_file_systems[i].optional && (errno == ENODEV || errno == ENOENT);
-        if (errno != EBUSY && !absent) /* busy: the kernel or the initramfs has mounted it */
+        /* The kernel's own folders under /sys come with what is mounted on them. */
+        bool absent = errno == ENODEV || (errno == ENOENT && strncmp(where, "/sys/", 5) == 0);
+        if (!absent || !kernel_file_systems[i].optional)
             say("%s: cannot mount %s: %s", where, type, strerror(errno));
     }
 }
@@ -61,30 +72,46 @@ static void make_read_only(const char *where)
         say("%s: neither unmounted nor made read-only: %s", where, strerror(errno));
 }
 
-/* Unmounts what stands in the list behind `cursor`, the last first, since a later mount may stand on an
- * earlier one. */
-static void unmount_behind(char **cursor)
+/* The mounts there are, in their order; strings point into *ret_text. The caller frees both. */
+static int list_mounts(char **ret_text, struct mount_entry **ret_entries, size_t *ret_count)
 {
-    struct mount_entry entry;
-    if (!mount_next(cursor, &entry))
-        return;
-    unmount_behind(cursor);
-    if (!mount_keeps_data(entry.type))
-        return;
-    if (strcmp(entry.where, "/") == 0 || umount2(entry.where, UMOUNT_NOFOLLOW) != 0)
-        make_read_only(entry.where);
+    CLEANUP_FREE char *text = NULL;
+    int error = file_text("/proc/self/mounts", &text);
+    if (error < 0)
+        return error;
+    size_t lines = 1;
+    for (const char *end = text; (end = strchr(end, '\n')) != NULL; end++)
+        lines++;
+    struct mount_entry *entries = calloc(lines, sizeof(*entries));
+    if (entries == NULL)
+        return -ENOMEM;
+    size_t count = 0;
+    char *cursor = text;
+    while (mount_next(&cursor, &entries[count]))
+        count++;
+    *ret_text = ptr_steal(&text);
+    *ret_entries = entries;
+    *ret_count = count;
+    return 0;
 }
 
 void unmount_all(void)
 {
     sync();
-    CLEANUP_FREE char *list = NULL;
-    int error = file_text("/proc/self/mounts", &list);
+    CLEANUP_FREE char *text = NULL;
+    CLEANUP_FREE struct mount_entry *entries = NULL;
+    size_t count;
+    int error = list_mounts(&text, &entries, &count);
     if (error < 0) {
-        say("/proc/self/mounts: %s: only the root is unmounted", strerror(-error));
+        say("/proc/self/mounts: %s: only the root is made read-only", strerror(-error));
         make_read_only("/");
         return;
     }
-    char *cursor = list;
-    unmount_behind(&cursor);
+    while (count-- > 0) { /* the last first: a later mount may stand on an earlier one */
+        const char *where = entries[count].where;
+        if (!mount_keeps_data(entries[count].type))
+            continue;
+        if (strcmp(where, "/") == 0 || umount2(where, UMOUNT_NOFOLLOW) != 0)
+            make_read_only(where);
+    }
 }
