@@ -50,4 +50,4 @@ mv "$work/x/boot/config-$kver" "$work/new/config"
 mv "$work/x/lib/modules" "$work/new/modules"
 echo "$kver" >"$work/new/kver"
 rm -rf "$out"
-mv "$work/new" "$out"
+mv -T "$work/new" "$out" || [ -f "$out/kver" ] # somebody else was faster

@@ -36,7 +36,13 @@ while [ $# -gt 0 ]; do
     --run) need_value $# "$1"; run=$2; shift 2 ;;
     --add)
         need_value $# "$1"
-        case $2 in ?*:/?*) ;; *) die "--add $2: not FILE:/PATH" ;; esac
+        case $2 in
+        *:*:* | *'
+'*) die "--add $2: a colon or a line feed in a name" ;;
+        *:*/../* | *:*/..) die "--add $2: leads out of the image" ;;
+        ?*:/?*) ;;
+        *) die "--add $2: not FILE:/PATH" ;;
+        esac
         adds="$adds$2
 "; shift 2 ;;
     --modules) [ $# -ge 3 ] || die "--modules: DIR and KVER are missing"; modules=$2 kver=$3; shift 3 ;;
@@ -88,8 +94,14 @@ if [ -n "$modules" ]; then
     cp -R "$modules/$kver" "$root/lib/modules/"
 fi
 printf '%s' "$adds" | while IFS=: read -r from to; do
-    mkdir -p "$root/$(dirname "$to")"
-    cp -RL "$from" "$root/$to" || die "$from: cannot be copied"
+    if [ -d "$from" ]; then
+        mkdir -p "$root/$to"
+        from=$from/.
+    else
+        mkdir -p "$root/$(dirname "$to")"
+    fi
+    # What stood there is removed, not written through: it may be a link to this machine's own busybox.
+    cp -RL --remove-destination "$from" "$root/$to" || die "$from: cannot be copied"
 done
 [ -z "$tree" ] || exit 0
 

@@ -13,6 +13,7 @@ die() {
 [ $# -eq 5 ] && [ "$1" = --init ] || die "wrong arguments
 $usage"
 init=$2 modules=$3/$4 kver=$4 out=$5
+case $kver in '' | */* | .*) die "$kver: not the version of a kernel" ;; esac
 [ -f "$init" ] || die "$init: no such file (build it with: make)"
 [ -f "$modules/modules.dep" ] || die "$modules/modules.dep: no such file (depmod makes it)"
 command -v cpio >/dev/null || die "cpio: no such program (apt-get install cpio)"
@@ -39,6 +40,7 @@ for name in $wanted; do
 done
 [ -s "$work/files" ] || die "$modules: none of the modules wanted ($wanted)"
 sort -u "$work/files" | while read -r file; do
+    case /$file in //* | */../*) die "$modules/modules.dep: $file leads out of the folder" ;; esac
     mkdir -p "$root/lib/modules/$kver/$(dirname "$file")"
     cp "$modules/$file" "$root/lib/modules/$kver/$file" || exit 1
     grep -F "$file:" "$modules/modules.dep" | grep "^$file:" >>"$root/lib/modules/$kver/modules.dep"

@@ -43,7 +43,8 @@ static bool children_end_within(int seconds)
 
 void end_processes(pid_t main_pid)
 {
-    tcflow(STDERR_FILENO, TCOON); /* or a console stopped with Ctrl-S would hold up the last words, and the end */
+    tcflow(STDERR_FILENO,
+           TCOON); /* or a console stopped with Ctrl-S would hold up the last words, and the end */
     if (kill(-1, SIGTERM) != 0)
         return; /* there is nobody */
     if (main_pid > 0)

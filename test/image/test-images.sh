@@ -78,6 +78,33 @@ takes_a_workload_and_files()
     [ "$(in_image 'cat /etc/hostname' "$work/a.ext4")" = guest-7 ]
 }
 
+# An applet is a link to /bin/busybox: what replaces it must not be written through the link, to this machine's own.
+replaces_a_link()
+{
+    mkdir -p "$work/ls/folder"
+    echo replaced >"$work/ls/ls"
+    echo nested >"$work/ls/folder/x"
+    "$image/make-image.sh" --init "$init" --busybox "$(command -v busybox)" --add "$work/ls:/bin" "$work/a.ext4"
+    [ "$(in_image 'cat /bin/ls' "$work/a.ext4")" = replaced ]
+    [ "$(in_image 'cat /bin/folder/x' "$work/a.ext4")" = nested ]
+    in_image 'stat /bin/cat' "$work/a.ext4" | grep -q 'Fast link dest'
+    [ "$(head -c 4 /bin/busybox | tail -c 3)" = ELF ]
+}
+
+names_cannot_speak_to_debugfs()
+{
+    mkdir -p "$work/odd"
+    local name
+    for name in 'a"b' $'a\nquit'; do
+        : >"$work/odd/$name"
+        refuses 'in a name' "$image/make-ext4.sh" --owner-root "$work/odd" "$work/out/a.ext4"
+        rm "$work/odd/$name"
+    done
+    : >"$work/odd/a \$(b) 'c' \\ d"
+    "$image/make-ext4.sh" --owner-root "$work/odd" "$work/o.ext4"
+    e2fsck -fn "$work/o.ext4"
+}
+
 grows_with_its_content()
 {
     head -c 60M /dev/zero | tr '\0' 'x' >"$work/large"
@@ -101,6 +128,9 @@ bad_images_are_refused()
     refuses 'does not fit' "$make" --init "$init" --size 1M "$out"
     refuses 'only letters' "$make" --init "$init" --hostname 'a;b' "$out"
     refuses 'not FILE:/PATH' "$make" --init "$init" --add "$init" "$out"
+    refuses 'leads out' "$make" --init "$init" --add "$init:/a/../../x" "$out"
+    refuses 'leads out' "$make" --init "$init" --add "$init:/a/.." "$out"
+    refuses 'a colon' "$make" --init "$init" --add "$init:/a:/b" "$out"
     refuses 'cannot be copied' "$make" --init "$init" --add "$work/none:/x" "$out"
     refuses 'no such folder' "$make" --init "$init" --modules "$work/none" 6.1 "$out"
     refuses 'no such program' "$make" --init "$init" --busybox "$work/none" "$out"
@@ -150,6 +180,9 @@ bad_initramfs_are_refused()
     refuses 'no such file' "$make" --init "$work/none" "$work/modules" 6.1.0-x "$out"
     refuses 'no such file' "$make" --init "$init" "$work/modules" 5.0 "$out"
     refuses 'cannot be written' "$make" --init "$init" "$work/modules" 6.1.0-x "$work/none/a.cpio"
+    refuses 'not the version' "$make" --init "$init" "$work/modules" ../modules/6.1.0-x "$out"
+    echo '../../x/virtio_blk.ko:' >"$work/modules/6.1.0-x/modules.dep"
+    refuses 'leads out' "$make" --init "$init" "$work/modules" 6.1.0-x "$out"
     : >"$work/modules/6.1.0-x/modules.dep"
     refuses 'none of the modules' "$make" --init "$init" "$work/modules" 6.1.0-x "$out"
 }
@@ -174,6 +207,8 @@ tap_run "the default image is sound" default_image_is_sound
 tap_run "the same input makes the same bytes" same_input_same_bytes
 tap_run "files of anybody become root's" files_of_anybody_become_roots
 tap_run "an image takes a workload and files" takes_a_workload_and_files
+tap_run "a file replaces a link" replaces_a_link
+tap_run "names of files are no commands" names_cannot_speak_to_debugfs
 tap_run "an image grows with its content" grows_with_its_content
 tap_run "bad images are refused" bad_images_are_refused
 tap_run "an initramfs has what is wanted" initramfs_has_what_is_wanted
