@@ -2,10 +2,11 @@
 #include "dev/byte_ring.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 
 #define THREADS 4u
-#define BYTES   200000u /* of each thread that puts */
+#define BYTES   20000u /* of each thread that puts */
 
 static struct byte_ring ring;
 static _Atomic uint64_t taken[THREADS]; /* by whose they are */
@@ -15,8 +16,8 @@ static _Atomic bool finished;
 static void *put(void *sender)
 {
     for (uint32_t i = 0; i < BYTES; i++)
-        while (!byte_ring_put(&ring, (uint8_t)((uintptr_t)sender << 6 | (i & 63)))) {
-        }
+        while (!byte_ring_put(&ring, (uint8_t)((uintptr_t)sender << 6 | (i & 63))))
+            sched_yield();
     return NULL;
 }
 
@@ -30,6 +31,8 @@ static void *take(void *nothing)
             atomic_fetch_add(&taken[byte >> 6], 1);
         else if (last)
             return NULL;
+        else
+            sched_yield();
     }
 }
 
