@@ -101,9 +101,13 @@ static void update_interrupt(struct uart *uart)
 
 /* --- registers: vCPU threads --- */
 
+/* A terminal is read while nobody listens, too: Ctrl-A must end a guest that hangs before its console is up.
+ * What then finds no room is lost, as keys are that nobody waits for. */
 static bool input_may_start(struct uart *uart)
 {
-    return guest_listens(uart) && byte_ring_used(&uart->rx) <= RX_RESUME;
+    if (!guest_listens(uart))
+        return uart->config.filter_input != NULL;
+    return byte_ring_used(&uart->rx) <= RX_RESUME;
 }
 
 static void look_for_panic(struct uart *uart, uint8_t byte)
@@ -277,7 +281,7 @@ static void start_input(struct uart *uart)
         return;
     atomic_store(&uart->rx_waits, false);
     loop_read(uart->loop, &uart->input_op, uart->config.input_fd, uart->input,
-              RX_CELLS - byte_ring_used(&uart->rx), UINT64_MAX);
+              MAX(RX_CELLS - byte_ring_used(&uart->rx), 1), UINT64_MAX);
 }
 
 /* Waits for a descriptor that somebody else has made non-blocking, then tries again. */
@@ -295,7 +299,7 @@ static void input_read(struct loop_op *op, int result, unsigned flags)
         size_t length = (size_t)result;
         if (uart->config.filter_input)
             length = uart->config.filter_input(uart->config.context, uart->input, length);
-        /* There is room, unless the guest talks to itself (loopback). */
+        /* There is room, unless the guest talks to itself (loopback) or does not listen. */
         for (size_t i = 0; i < length; i++)
             byte_ring_put(&uart->rx, uart->input[i]);
         update_interrupt(uart);
