@@ -136,7 +136,8 @@ static void read_continue(struct disk_io *io)
     struct disk_cas *cas = cas_of(io->disk);
     for (;;) {
         uint64_t at = io->offset + io->progress, left = io->length - io->progress, into = at % STORE_PAGE;
-        struct volume_run run = volume_lookup(cas->volume, at / STORE_PAGE);
+        struct volume_run run =
+            volume_lookup(cas->volume, at / STORE_PAGE, (into + left + STORE_PAGE - 1) / STORE_PAGE);
         uint64_t part = MIN(run.pages * STORE_PAGE - into, left);
         if (run.place == VOLUME_ZERO) {
             read_zeros(io, part);
@@ -157,6 +158,8 @@ static void read_continue(struct disk_io *io)
         }
         if (part < left)
             read_split(io, fd, at, part);
+        else if (io->iov_count == 1) /* spares the kernel an array to copy */
+            loop_read(io->disk->loop, &io->op, fd, io->iov->iov_base, (uint32_t)io->iov->iov_len, at);
         else
             loop_readv(io->disk->loop, &io->op, fd, io->iov, io->iov_count, at);
         return;
@@ -190,7 +193,7 @@ static bool needs_fill(const struct disk_cas *cas, const struct disk_io *io, uin
         uint64_t page = edges[i] / STORE_PAGE;
         /* The end of the disk may lie in a page: what is behind it is nobody's. */
         if (edges[i] % STORE_PAGE && edges[i] < disk_end &&
-            volume_lookup(cas->volume, page).place != VOLUME_DELTA) {
+            volume_lookup(cas->volume, page, 1).place != VOLUME_DELTA) {
             *ret_page = page;
             return true;
         }

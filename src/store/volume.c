@@ -238,16 +238,16 @@ static uint64_t find_bit(const struct volume *volume, uint64_t page, uint64_t en
     return end;
 }
 
-struct volume_run volume_lookup(const struct volume *volume, uint64_t page)
+struct volume_run volume_lookup(const struct volume *volume, uint64_t page, uint64_t limit)
 {
-    CHECK(page < volume->pages);
+    CHECK(page < volume->pages && limit > 0);
+    uint64_t end = page + MIN(limit, volume->pages - page);
     if (volume->bits[page / 8] >> (page % 8) & 1)
-        return (struct volume_run){.place = VOLUME_DELTA,
-                                   .pages = find_bit(volume, page, volume->pages, false) - page};
-    struct manifest_run run = {.pages = volume->pages - page, .zero = true};
+        return (struct volume_run){.place = VOLUME_DELTA, .pages = find_bit(volume, page, end, false) - page};
+    struct manifest_run run = {.pages = end - page, .zero = true};
     if (page < volume->manifest->image_pages)
         run = manifest_lookup(volume->manifest, page);
-    uint64_t end = find_bit(volume, page, MIN(page + run.pages, volume->pages), true);
+    end = find_bit(volume, page, MIN(page + run.pages, end), true);
     return (struct volume_run){.place = run.zero ? VOLUME_ZERO : VOLUME_OBJECT,
                                .pages = end - page,
                                .object = run.object,
@@ -369,7 +369,7 @@ int volume_read(struct volume *volume, void *buffer, uint64_t first_page, unsign
 {
     uint8_t *at = buffer;
     while (pages > 0) {
-        struct volume_run run = volume_lookup(volume, first_page);
+        struct volume_run run = volume_lookup(volume, first_page, pages);
         unsigned count = (unsigned)MIN(run.pages, (uint64_t)pages);
         size_t length = (size_t)count * STORE_PAGE;
         int r = 0;

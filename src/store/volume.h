@@ -60,14 +60,14 @@ const char *volume_id(const struct volume *volume); /* 32 hexadecimal digits */
 const struct manifest *volume_manifest(const struct volume *volume);
 int volume_delta(const struct volume *volume); /* a descriptor, -1 if read-only */
 
-/* Where a stretch of pages is, from the one asked for on. */
+/* Where a stretch of pages is, from the one asked for on; of at most `limit` pages. */
 enum volume_place { VOLUME_ZERO, VOLUME_DELTA, VOLUME_OBJECT };
 struct volume_run {
     enum volume_place place;
     uint64_t pages;
     uint32_t object, object_page; /* of volume_manifest(), if VOLUME_OBJECT */
 };
-struct volume_run volume_lookup(const struct volume *volume, uint64_t page);
+struct volume_run volume_lookup(const struct volume *volume, uint64_t page, uint64_t limit);
 
 /* These pages are now in the delta: written there whole, or punched out of it. */
 void volume_mark(struct volume *volume, uint64_t first_page, uint64_t pages);

@@ -252,7 +252,7 @@ static int survey_volume(const struct ingest_source *source, uint64_t first_page
     uint64_t end = align_up(source->bytes, STORE_PAGE) / STORE_PAGE, page = first_page;
     end = MIN(end, first_page + REGION_PAGES);
     while (page < end) {
-        struct volume_run run = volume_lookup(volume, page);
+        struct volume_run run = volume_lookup(volume, page, end - page);
         uint64_t *bits = run.place == VOLUME_DELTA ? map->read : map->keep;
         for (uint64_t stop = MIN(end, page + run.pages); page < stop; page++)
             bits[(page - first_page) / 64] |= UINT64_C(1) << ((page - first_page) % 64);
