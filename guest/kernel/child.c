@@ -8,8 +8,6 @@
 #include <string.h>
 #include <sys/wait.h>
 
-extern char **environ;
-
 /* depmod lives where the PATH of a user who is not root does not look. */
 static int system_path(void)
 {

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <jansson.h>
+#include <limits.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
@@ -47,9 +48,10 @@ static int kernels_folder(char **ret_path)
 
 static int make_folders(const char *path)
 {
-    CLEANUP_FREE char *copy = strdup(path);
-    if (!copy)
-        return fail(-ENOMEM, "no memory for a path");
+    char copy[PATH_MAX];
+    if (strlen(path) >= sizeof(copy))
+        return fail(-ENAMETOOLONG, "%.40s...: too long a path (VOLT_KERNEL_DIR chooses another place)", path);
+    memcpy(copy, path, strlen(path) + 1);
     for (char *slash = strchr(copy + 1, '/');; slash = strchr(slash + 1, '/')) {
         if (slash)
             *slash = '\0';
@@ -285,16 +287,15 @@ static bool is_hash(const char *text)
     return strlen(text) == KERNEL_HASH_DIGITS && strspn(text, "0123456789abcdef") == KERNEL_HASH_DIGITS;
 }
 
-int kernels_default(const struct kernels *kernels, char **ret_name)
+int kernels_default(const struct kernels *kernels, char ret_name[KERNEL_NAME_MAX + 1])
 {
     char name[128];
     int r = link_tail(kernels, "default", "names/", name);
+    if (r == 0 && name[0])
+        r = kernels_check_name(name);
     if (r < 0)
         return r;
-    char *copy = name[0] ? strdup(name) : NULL;
-    if (name[0] && !copy)
-        return fail(-ENOMEM, "no memory for a name");
-    *ret_name = copy;
+    memcpy(ret_name, name, strlen(name) + 1);
     return 0;
 }
 
@@ -327,14 +328,13 @@ static int find_by_digits(const struct kernels *kernels, const char *digits,
 
 int kernels_find(const struct kernels *kernels, const char *which, char ret_hash[KERNEL_HASH_DIGITS + 1])
 {
-    CLEANUP_FREE char *chosen = NULL;
-    char path[sizeof("names/") + KERNEL_NAME_MAX], hash[128];
+    char chosen[KERNEL_NAME_MAX + 1], path[sizeof("names/") + KERNEL_NAME_MAX], hash[128];
     int r;
     if (!which) {
-        r = kernels_default(kernels, &chosen);
+        r = kernels_default(kernels, chosen);
         if (r < 0)
             return r;
-        if (!chosen)
+        if (!chosen[0])
             return fail(-ENOENT, "no default kernel (volt-kernel import, build or default makes one)");
         which = chosen;
     }
@@ -376,13 +376,13 @@ void kernels_notes(const struct kernels *kernels, const char *hash, struct kerne
 static int hash_file(int fd, char ret_hash[KERNEL_HASH_DIGITS + 1])
 {
     unsigned char digest[EVP_MAX_MD_SIZE];
-    CLEANUP_FREE char *buffer = malloc(1 * MIB);
+    char buffer[64 * KIB];
     EVP_MD_CTX *context = EVP_MD_CTX_new();
     int r = -ENOMEM;
-    if (buffer && context)
+    if (context)
         r = EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1 ? 0 : -EIO;
     while (r == 0) {
-        ssize_t got = read(fd, buffer, 1 * MIB);
+        ssize_t got = read(fd, buffer, sizeof(buffer));
         if (got == 0)
             break;
         if (got < 0)
@@ -523,20 +523,19 @@ static int remove_object(const struct kernels *kernels, const char *hash)
 
 int kernels_remove(const struct kernels *kernels, const char *name)
 {
-    char path[sizeof("names/") + KERNEL_NAME_MAX], hash[128];
-    CLEANUP_FREE char *chosen = NULL;
+    char chosen[KERNEL_NAME_MAX + 1], path[sizeof("names/") + KERNEL_NAME_MAX], hash[128];
     int r = kernels_check_name(name);
     if (r < 0)
         return r;
     snprintf(path, sizeof(path), "names/%s", name);
     r = link_tail(kernels, path, "../objects/", hash);
     if (r == 0)
-        r = kernels_default(kernels, &chosen);
+        r = kernels_default(kernels, chosen);
     if (r < 0)
         return r;
     if (!is_hash(hash))
         return fail(-ENOENT, "%s: no kernel of that name (volt-kernel ls lists them)", name);
-    if (chosen && strcmp(chosen, name) == 0 && unlinkat(kernels->dir, "default", 0) != 0 && errno != ENOENT)
+    if (strcmp(chosen, name) == 0 && unlinkat(kernels->dir, "default", 0) != 0 && errno != ENOENT)
         return fail_errno(-errno, "%s/default: cannot be removed", kernels->path);
     if (unlinkat(kernels->dir, path, 0) != 0)
         return fail_errno(-errno, "%s/%s: cannot be removed", kernels->path, path);

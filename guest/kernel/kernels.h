@@ -57,8 +57,8 @@ int kernels_set_default(const struct kernels *kernels, const char *name);
 /* Takes a name away; its kernel goes too when no other name points at it. */
 int kernels_remove(const struct kernels *kernels, const char *name);
 
-/* The name that is the default, to be freed; *ret_name is NULL if there is none. */
-int kernels_default(const struct kernels *kernels, char **ret_name);
+/* The name that is the default; "" if there is none. */
+int kernels_default(const struct kernels *kernels, char ret_name[KERNEL_NAME_MAX + 1]);
 /* The hash behind a name, a hash or its first eight digits or more; NULL asks for the default. */
 int kernels_find(const struct kernels *kernels, const char *which, char ret_hash[KERNEL_HASH_DIGITS + 1]);
 /* Notes that cannot be read are empty. */

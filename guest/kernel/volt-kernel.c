@@ -80,14 +80,15 @@ static char *object_file(const struct kernels *kernels, const char *hash)
 
 static json_t *entry_json(const struct kernels *kernels, const char *name, const char *hash, uint64_t bytes)
 {
-    CLEANUP_FREE char *path = object_file(kernels, hash), *chosen = NULL;
+    CLEANUP_FREE char *path = object_file(kernels, hash);
+    char chosen[KERNEL_NAME_MAX + 1] = "";
     struct kernel_notes notes;
     kernels_notes(kernels, hash, &notes);
-    if (kernels_default(kernels, &chosen) < 0)
-        chosen = NULL;
+    if (kernels_default(kernels, chosen) < 0)
+        chosen[0] = '\0';
     json_t *json = json_pack("{s:s?, s:s, s:s?, s:I, s:b, s:s*, s:s*, s:s*, s:s*, s:s*, s:s*}", "name", name,
                              "sha256", hash, "path", path, "bytes", (json_int_t)bytes, "default",
-                             name && chosen && strcmp(name, chosen) == 0, "version", notes.version, "source",
+                             name && strcmp(name, chosen) == 0, "version", notes.version, "source",
                              notes.source, "imported", notes.imported, "initrd", notes.initrd, "modules",
                              notes.modules, "advice", notes.advice);
     kernel_notes_free(&notes);
@@ -121,9 +122,9 @@ static void tell_import(const struct kernels *kernels, const char *name, const c
 
 static int do_import(const struct request *request, const struct kernels *kernels)
 {
-    struct imported imported;
+    struct imported imported = {0};
     char hash[KERNEL_HASH_DIGITS + 1];
-    CLEANUP_FREE char *chosen = NULL;
+    char chosen[KERNEL_NAME_MAX + 1] = "";
     int r = request->word[2] ? kernels_check_name(request->word[2]) : 0;
     if (r == 0)
         r = import_kernel(kernels, request->word[1], &imported);
@@ -137,8 +138,8 @@ static int do_import(const struct request *request, const struct kernels *kernel
     if (r == 0)
         r = kernels_set_name(kernels, name, hash);
     if (r == 0)
-        r = kernels_default(kernels, &chosen);
-    bool first = r == 0 && !chosen;
+        r = kernels_default(kernels, chosen);
+    bool first = r == 0 && !chosen[0];
     if (first)
         r = kernels_set_default(kernels, name);
     if (r == 0 && request->json)
@@ -195,10 +196,10 @@ static int list_json(const struct kernels *kernels, const struct kernel_entry *e
 
 static int do_ls(const struct request *request, const struct kernels *kernels)
 {
-    CLEANUP_FREE char *chosen = NULL;
-    struct kernel_entry *entries;
-    size_t count;
-    int r = kernels_default(kernels, &chosen);
+    char chosen[KERNEL_NAME_MAX + 1] = "";
+    struct kernel_entry *entries = NULL;
+    size_t count = 0;
+    int r = kernels_default(kernels, chosen);
     if (r == 0)
         r = kernels_list(kernels, &entries, &count);
     if (r < 0)
@@ -219,7 +220,7 @@ static int do_ls(const struct request *request, const struct kernels *kernels)
         char size[SIZE_TEXT_MAX];
         const char *name = entries[i].name;
         kernels_notes(kernels, entries[i].hash, &notes);
-        printf("%c %-24s %-28s %10s  %.12s  %s\n", name && chosen && strcmp(name, chosen) == 0 ? '*' : ' ',
+        printf("%c %-24s %-28s %10s  %.12s  %s\n", name && strcmp(name, chosen) == 0 ? '*' : ' ',
                name ? name : "-", notes.version ? notes.version : "?",
                entries[i].bytes ? size_text(entries[i].bytes, size) : "missing", entries[i].hash,
                notes.source ? notes.source : "?");
@@ -231,11 +232,11 @@ static int do_ls(const struct request *request, const struct kernels *kernels)
 
 static int do_default(const struct request *request, const struct kernels *kernels)
 {
-    CLEANUP_FREE char *chosen = NULL;
+    char chosen[KERNEL_NAME_MAX + 1] = "";
     if (request->word[1])
         return kernels_set_default(kernels, request->word[1]);
-    int r = kernels_default(kernels, &chosen);
-    if (r == 0 && !chosen)
+    int r = kernels_default(kernels, chosen);
+    if (r == 0 && !chosen[0])
         r = fail(-ENOENT, "no default kernel (volt-kernel import, build or default NAME makes one)");
     if (r == 0)
         puts(chosen);
