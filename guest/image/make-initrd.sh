@@ -18,8 +18,8 @@ case $kver in '' | */* | .*) die "$kver: not the version of a kernel" ;; esac
 [ -f "$modules/modules.dep" ] || die "$modules/modules.dep: no such file (depmod makes it)"
 command -v cpio >/dev/null || die "cpio: no such program (apt-get install cpio)"
 
-# The root's disk first. ext4, and the checksum that it asks for at run time, is for kernels that have it as a module; those that a kernel lacks or has built in are
-# left out.
+# The root's disk first. ext4, and the checksum that it asks for at run time, is for kernels that have it as a module;
+# those that a kernel lacks or has built in are left out.
 wanted="virtio_mmio virtio_blk crc32c_generic ext4 virtio_rng virtio_net virtio_balloon vmw_vsock_virtio_transport button evdev"
 
 work=$(mktemp -d)
