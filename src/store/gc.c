@@ -94,7 +94,7 @@ static int read_roots(struct gc *gc)
     CLEANUP_FD int lock = -1;
     CLEANUP_FREE struct ref *refs = NULL;
     size_t count = 0;
-    uint32_t epoch;
+    uint32_t epoch = 0;
     int r = store_lock(store, LOCK_EX, &lock);
     if (r == 0)
         r = epoch_read(store, &epoch);

@@ -78,7 +78,7 @@ static int list_one(void *opaque, const char *name)
         return 0;
     if (r < 0)
         return r;
-    strcpy(ref->name, name); /* ref_check_name() has bounded it */
+    memcpy(ref->name, name, strlen(name) + 1); /* ref_check_name() has bounded it */
     ref->created = fstatat(listing->store->refs, name, &status, 0) == 0 ? status.st_mtim.tv_sec : 0;
     listing->count++;
     return 0;

@@ -71,7 +71,7 @@ static int count_volume(void *opaque, const char *id)
         r = id_set_add(&uses->volumes, &entry.manifest, &is_new);
     if (r == 0)
         r = manifest_load(uses->store, &entry.manifest, &manifest);
-    if (r < 0)
+    if (r != 0)
         return r;
     uses->usage.volumes++;
     uses->usage.logical += manifest->image_bytes;

@@ -297,7 +297,7 @@ int volume_checkpoint_begin(struct volume *volume, struct volume_checkpoint *ret
             return fail(-ENOMEM, "no memory to flush a volume's map");
     }
     size_t filled = 0;
-    if (!volume->anchored) {
+    if (!volume->anchored && checkpoint.blocks) {
         checkpoint.anchor_count = VOLUME_ANCHORS;
         anchor_block(volume, &checkpoint.blocks[filled++]);
     }

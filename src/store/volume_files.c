@@ -37,7 +37,7 @@ int volume_description_parse(const char *text, const char *path, struct volume_d
              (uint64_t)bytes > MANIFEST_IMAGE_MAX)
         r = fail(-EBADMSG, "%s/volume.json: its id, manifest or bytes is missing or wrong", path);
     if (r == 0) {
-        strcpy(description.id, id);
+        memcpy(description.id, id, 33);
         description.bytes = (uint64_t)bytes;
         *ret_description = description;
     }
@@ -75,8 +75,8 @@ int volume_entry_read(struct store *store, const char *id, struct volume_entry *
     if (!end || end[1] != '\0' || strlen(path) >= sizeof(ret_entry->path) ||
         object_id_parse(text, &ret_entry->manifest) < 0)
         return fail(-EBADMSG, "%s/volumes/%s: not a registration (was it edited?)", store->path, id);
-    strcpy(ret_entry->id, id);
-    strcpy(ret_entry->path, path);
+    memcpy(ret_entry->id, id, sizeof(ret_entry->id));
+    memcpy(ret_entry->path, path, strlen(path) + 1);
     return 0;
 }
 
@@ -158,7 +158,7 @@ static int describe(struct store *store, const char *image, uint64_t bytes,
     int r = ref_read(store, image, &is.manifest);
     if (r == 0)
         r = manifest_load(store, &is.manifest, &manifest);
-    if (r < 0)
+    if (r != 0)
         return r;
     if (bytes == 0)
         is.bytes = manifest->image_bytes;
@@ -189,7 +189,7 @@ static int register_volume(struct store *store, const struct volume_description 
 int volume_create(struct store *store, const char *image, uint64_t bytes, const char *path)
 {
     CLEANUP_FD int lock = -1, directory = -1;
-    struct volume_description is;
+    struct volume_description is = {0};
     /* Held until all is there: gc, which wants it alone, sees the image's name or the registration, or both.
      */
     int r = store_lock(store, LOCK_SH, &lock);

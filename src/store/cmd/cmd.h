@@ -60,6 +60,13 @@ void progress_end(struct progress *progress);
 double seconds_since(int64_t nanoseconds);
 int64_t now_nanoseconds(void);
 
+/* Pages as bytes for jansson and printf. */
+static inline json_int_t page_bytes(uint64_t pages)
+{
+    uint64_t bytes = pages * STORE_PAGE;
+    return (json_int_t)bytes;
+}
+
 /* Prints and releases a JSON value, with a newline. */
 int print_json(json_t *value);
 

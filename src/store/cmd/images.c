@@ -42,14 +42,14 @@ int command_export(const struct call *call)
     struct object_id id;
     struct progress progress;
     struct stat status;
-    char temporary[4096], size[SIZE_TEXT_MAX];
+    char temporary[4096] = "", size[SIZE_TEXT_MAX];
     uint64_t data = 0;
     int r = store_lease_name(call->store, name, &id, &lease);
     if (r == 0)
         r = manifest_load(call->store, &id, &manifest);
     if (r == 0)
         r = open_target(path, manifest->image_bytes, call->full, temporary, sizeof(temporary), &fd);
-    if (r == 0) {
+    if (r == 0 && manifest) {
         for (uint64_t i = 0; i < manifest->extent_count; i++)
             data += (uint64_t)manifest_extent(manifest, i).pages * STORE_PAGE;
         progress_begin(&progress, name, data);
@@ -64,7 +64,7 @@ int command_export(const struct call *call)
     if (r < 0 && fd >= 0 && temporary[0])
         unlink(temporary);
     store_lease_end(lease);
-    if (r < 0)
+    if (r != 0)
         return r;
     if (call->json)
         return print_json(json_pack("{s:s, s:s, s:I, s:I}", "name", name, "file", path, "bytes",
@@ -102,7 +102,7 @@ int command_commit(const struct call *call)
     if (call->json)
         return print_json(json_pack("{s:s, s:s, s:s, s:I, s:f}", "volume", call->arguments[0], "name",
                                     call->arguments[1], "manifest", manifest, "bytes_new",
-                                    (json_int_t)(report.pages_new * STORE_PAGE), "seconds", seconds));
+                                    page_bytes(report.pages_new), "seconds", seconds));
     printf("%s: %s new, %.2f s (%.12s)\n", call->arguments[1], size_text(report.pages_new * STORE_PAGE, size),
            seconds, manifest);
     return 0;

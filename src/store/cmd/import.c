@@ -86,7 +86,7 @@ static int load_bases(const struct call *call, struct bases *bases)
         int r = ref_read(call->store, call->bases[i], &id);
         if (r == 0)
             r = manifest_load(call->store, &id, &manifest);
-        if (r < 0)
+        if (r != 0)
             return r;
         bases->list[bases->count++] = manifest;
     }
@@ -111,11 +111,10 @@ static int print_result(const struct call *call, const struct prepared *prepared
             "{s:s, s:s, s:s, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "name", call->arguments[1],
             "manifest", manifest, "source", prepared->kind, "bytes", (json_int_t)result->bytes, "unchanged",
             result->unchanged, "bytes_read", (json_int_t)result->report.bytes_read, "bytes_zero",
-            (json_int_t)(result->report.pages_zero * STORE_PAGE), "bytes_known",
-            (json_int_t)(result->report.pages_known * STORE_PAGE), "bytes_stored",
-            (json_int_t)result->written.bytes_new, "objects_stored", (json_int_t)result->written.objects_new,
-            "regions_over_budget", (json_int_t)result->report.regions_over_budget, "seconds",
-            result->seconds));
+            page_bytes(result->report.pages_zero), "bytes_known", page_bytes(result->report.pages_known),
+            "bytes_stored", (json_int_t)result->written.bytes_new, "objects_stored",
+            (json_int_t)result->written.objects_new, "regions_over_budget",
+            (json_int_t)result->report.regions_over_budget, "seconds", result->seconds));
     size_text(result->bytes, size);
     if (result->unchanged) {
         printf("%s: unchanged, %s (%.12s)\n", call->arguments[1], size, manifest);

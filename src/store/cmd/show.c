@@ -88,7 +88,7 @@ int command_info(const struct call *call)
     int r = ref_read(call->store, call->arguments[0], &id);
     if (r == 0)
         r = manifest_load(call->store, &id, &manifest);
-    if (r < 0)
+    if (r != 0)
         return r;
     for (uint64_t i = 0; i < manifest->extent_count; i++)
         data += (uint64_t)manifest_extent(manifest, i).pages * STORE_PAGE;
@@ -233,11 +233,10 @@ static void print_range(void *opaque, uint64_t first_page, uint64_t pages)
 {
     struct differing *differing = opaque;
     if (differing->json)
-        json_array_append_new(differing->ranges, json_pack("[I, I]", (json_int_t)(first_page * STORE_PAGE),
-                                                           (json_int_t)(pages * STORE_PAGE)));
+        json_array_append_new(differing->ranges,
+                              json_pack("[I, I]", page_bytes(first_page), page_bytes(pages)));
     else
-        printf("%llu +%llu\n", (unsigned long long)(first_page * STORE_PAGE),
-               (unsigned long long)(pages * STORE_PAGE));
+        printf("%lld +%lld\n", page_bytes(first_page), page_bytes(pages));
 }
 
 int command_diff(const struct call *call)
@@ -257,9 +256,8 @@ int command_diff(const struct call *call)
     if (r == 0)
         r = image_diff(call->store, a, b, print_range, &differing, &difference);
     if (r == 0 && call->json)
-        r = print_json(json_pack("{s:I, s:I, s:O}", "bytes_same",
-                                 (json_int_t)(difference.pages_same * STORE_PAGE), "bytes_different",
-                                 (json_int_t)(difference.pages_different * STORE_PAGE), "ranges",
+        r = print_json(json_pack("{s:I, s:I, s:O}", "bytes_same", page_bytes(difference.pages_same),
+                                 "bytes_different", page_bytes(difference.pages_different), "ranges",
                                  differing.ranges));
     else if (r == 0)
         fprintf(stderr, "%s the same, %s different\n",

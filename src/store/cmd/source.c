@@ -10,12 +10,14 @@
 #include <sys/stat.h>
 
 /* What makes a file system the same each time: its identities and every time that is not a file's own. */
-#define FS_UUID      "57e11a12-0000-4000-8000-000000000001"
-#define FS_HASH_SEED "57e11a12-0000-4000-8000-000000000002"
-#define FS_TIME      "1"
+#define FS_UUID "57e11a12-0000-4000-8000-000000000001"
+#define FS_EXTENDED                                                                                          \
+    "hash_seed=57e11a12-0000-4000-8000-000000000002,lazy_itable_init=0,lazy_journal_init=0,nodiscard,root_"  \
+    "owner=0:0"
+#define FS_TIME "1"
 
-/* Room beyond what the files take: inode tables, bitmaps, directories' slack, and some to work in. */
-#define ROOM_NUMERATOR   5 / 4
+/* Room beyond what the files take and a quarter of that: inode tables, bitmaps, directories' slack, and some
+ * to work in. */
 #define ROOM_BYTES       (32 * MIB)
 #define INODE_TREE_BYTES 4608 /* an inode of 256 bytes, its directory entry, and rounding up to a block */
 
@@ -39,7 +41,7 @@ static int file_system_size(const char *directory, uint64_t *ret_bytes)
     tree_bytes = 0;
     if (nftw(directory, add_size, 64, FTW_PHYS) != 0)
         return fail_errno(errno ? -errno : -EIO, "%s: cannot be walked", directory);
-    *ret_bytes = align_up(tree_bytes * ROOM_NUMERATOR + ROOM_BYTES, STORE_OBJECT_BYTES);
+    *ret_bytes = align_up(tree_bytes / 4 * 5 + ROOM_BYTES, STORE_OBJECT_BYTES);
     return 0;
 }
 
@@ -83,27 +85,9 @@ static int make_file_system(const char *directory, uint64_t bytes, const char *w
     if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0)
         return fail_errno(-errno, "%s", image);
     setenv("E2FSPROGS_FAKE_TIME", FS_TIME, 1);
-    const char *const make[] = {"mke2fs",
-                                "-q",
-                                "-F",
-                                "-t",
-                                "ext4",
-                                "-b",
-                                "4096",
-                                "-m",
-                                "0",
-                                "-d",
-                                directory,
-                                "-U",
-                                FS_UUID,
-                                "-E",
-                                "hash_seed=" FS_HASH_SEED ",lazy_itable_init=0,lazy_journal_init=0,nodiscard,"
-                                "root_owner=0:0",
-                                "-O",
-                                "^resize_inode",
-                                image,
-                                size,
-                                NULL};
+    const char *const make[] = {
+        "mke2fs",  "-q", "-F",    "-t", "ext4",      "-b", "4096",          "-m",  "0",  "-d",
+        directory, "-U", FS_UUID, "-E", FS_EXTENDED, "-O", "^resize_inode", image, size, NULL};
     int r = run_tool(make, "e2fsprogs", NULL);
     if (r == 0)
         r = settle_times(image, script);

@@ -9,8 +9,6 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-extern char **environ;
-
 static int read_all(int fd, char **ret_text)
 {
     size_t length = 0, capacity = 0;
