@@ -10,8 +10,9 @@
 #define UART_PORTS  8u
 #define TX_CELLS    16384u /* 64 KiB of memory: what a pipe holds again, in case the reader sleeps */
 #define RX_CELLS    1024u
-#define RX_RESUME   (RX_CELLS / 2)
-#define FIFO_DEPTH  16u /* of a 16550A: what clearing the FIFO can lose at most */
+#define RX_CHUNK    512u                  /* what is read at once, */
+#define RX_RESUME   (RX_CELLS - RX_CHUNK) /* when there is room for it */
+#define FIFO_DEPTH  16u                   /* of a 16550A: what clearing the FIFO can lose at most */
 #define CHUNK       1024u
 #define TX_DELAY_NS 1000000u
 #define CLOSE_NS    1000000000u
@@ -53,7 +54,7 @@ struct uart {
     struct loop_timer timer, deadline;
     bool has_input, closing;
     uint32_t output_at, output_length; /* what of output[] is still to be written */
-    uint8_t output[CHUNK], input[CHUNK];
+    uint8_t output[CHUNK], input[RX_CHUNK];
 };
 
 /* --- interrupts: any thread --- */
@@ -280,8 +281,7 @@ static void start_input(struct uart *uart)
     if (!input_may_start(uart))
         return;
     atomic_store(&uart->rx_waits, false);
-    loop_read(uart->loop, &uart->input_op, uart->config.input_fd, uart->input,
-              MAX(RX_CELLS - byte_ring_used(&uart->rx), 1), UINT64_MAX);
+    loop_read(uart->loop, &uart->input_op, uart->config.input_fd, uart->input, RX_CHUNK, UINT64_MAX);
 }
 
 /* Waits for a descriptor that somebody else has made non-blocking, then tries again. */
