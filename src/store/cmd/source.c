@@ -12,8 +12,7 @@
 /* What makes a file system the same each time: its identities and every time that is not a file's own. */
 #define FS_UUID "57e11a12-0000-4000-8000-000000000001"
 #define FS_EXTENDED                                                                                          \
-    "hash_seed=57e11a12-0000-4000-8000-000000000002,lazy_itable_init=0,lazy_journal_init=0,nodiscard,root_"  \
-    "owner=0:0"
+    "hash_seed=57e11a12-0000-4000-8000-000000000002,lazy_itable_init=0,nodiscard,root_owner=0:0"
 #define FS_TIME "1"
 
 /* Room beyond what the files take and a quarter of that: inode tables, bitmaps, directories' slack, and some
