@@ -215,7 +215,7 @@ static int append(struct assembly *assembly, const struct region_plan *plan, str
 int write_object(struct store_writer *writer, const struct object_id *id, const void *data, unsigned pages)
 {
     bool has;
-    int r = writer_has(writer, id, pages, false, &has);
+    int r = writer_has(writer, id, pages, &has);
     if (r < 0 || has)
         return r;
     struct staged_file file;

@@ -116,7 +116,7 @@ static int slot_process(struct worker *worker, struct slot *slot)
         return slot_put(worker, slot);
     bool has;
     object_hash(slot->data, length, &plan->id);
-    r = writer_has(ingest->writer, &plan->id, plan->new_pages, false, &has);
+    r = writer_has(ingest->writer, &plan->id, plan->new_pages, &has);
     if (r == 0 && has)
         return slot_put(worker, slot);
     if (r == 0)

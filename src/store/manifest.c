@@ -108,7 +108,8 @@ static int read_whole(struct store *store, const char *path, uint8_t **ret_bytes
     struct stat status;
     CLEANUP_FD int fd = openat(store->manifests, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 && errno == ENOENT)
-        return fail(-ENODATA, "%s: manifest %s is missing (import its image again)", store->path, path);
+        return fail(-ENODATA, "%s: manifest %s is missing (import its image again, with --reread)",
+                    store->path, path);
     if (fd < 0 || fstat(fd, &status) < 0)
         return fail_errno(-errno, "%s: manifest %s", store->path, path);
     if (!S_ISREG(status.st_mode) || status.st_size > MANIFEST_FILE_MAX)

@@ -10,13 +10,15 @@ int object_open(struct store *store, const struct object_id *id, unsigned pages,
     shard_path(id, path);
     CLEANUP_FD int fd = openat(store->objects, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 && errno == ENOENT)
-        return fail(-ENODATA, "%s: object %s is missing (import or restore its image again)", store->path,
+        return fail(-ENODATA, "%s: object %s is missing (import its image again, with --reread)", store->path,
                     path);
     if (fd < 0 || fstat(fd, &status) < 0)
         return fail_errno(-errno, "%s: object %s", store->path, path);
     if (!S_ISREG(status.st_mode) || status.st_size != (off_t)pages * STORE_PAGE)
-        return fail(-EBADMSG, "%s: object %s has %lld bytes, its manifest says %u (import its image again)",
-                    store->path, path, (long long)status.st_size, pages * STORE_PAGE);
+        return fail(
+            -EBADMSG,
+            "%s: object %s has %lld bytes, its manifest says %u (import its image again, with --reread)",
+            store->path, path, (long long)status.st_size, pages * STORE_PAGE);
     *ret_fd = fd_steal(&fd);
     *ret_vouched = stamp_vouched(store, &status);
     return 0;
@@ -35,7 +37,8 @@ int object_verify(struct store *store, const struct object_id *id, unsigned page
     object_vouch(store, id, good);
     if (!good)
         return fail(-EBADMSG,
-                    "%s: object %s is corrupt: its bytes do not match its name (import its image again)",
+                    "%s: object %s is corrupt: its bytes do not match its name (import its image again, with "
+                    "--reread)",
                     store->path, path);
     return 0;
 }

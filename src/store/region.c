@@ -58,7 +58,7 @@ static int source_file(struct region_reader *reader, unsigned base, uint32_t obj
     bool has = false, vouched;
     int fd = -1;
     manifest_object(reader->options->bases[base], object, &id, &pages);
-    if (writer_has(reader->writer, &id, pages, true, &has) < 0 || !has ||
+    if (writer_has(reader->writer, &id, pages, &has) < 0 || !has ||
         object_open(reader->store, &id, pages, &fd, &vouched) < 0)
         return -1;
     cleanup_fd(&reader->files[slot].fd);

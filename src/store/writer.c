@@ -119,8 +119,7 @@ static int examine(struct store_writer *writer, const struct object_id *id, unsi
     return r;
 }
 
-int writer_has(struct store_writer *writer, const struct object_id *id, unsigned pages, bool trust,
-               bool *ret_has)
+int writer_has(struct store_writer *writer, const struct object_id *id, unsigned pages, bool *ret_has)
 {
     pthread_mutex_lock(&writer->mutex);
     bool held = id_set_has(&writer->held, id);
@@ -138,7 +137,7 @@ int writer_has(struct store_writer *writer, const struct object_id *id, unsigned
         *ret_has = false;
         return 0;
     }
-    if (!vouched && !trust) {
+    if (!vouched) {
         r = examine(writer, id, pages, &good);
         if (r < 0)
             return r;

@@ -17,12 +17,11 @@ int writer_begin(struct store *store, struct store_writer **ret_writer);
 void writer_end(struct store_writer *writer);
 
 /*
- * Whether the store holds this object, whole, so that it need not be written. One that this boot has not
- * vouched for is hashed first; a corrupt one is replaced by the next writer_stage() of its id. `trust` leaves
- * the hashing out: for a caller that has compared the pages it wants.
+ * Whether the store holds this object, whole, so that it need not be written and may be pointed at. One that
+ * this boot has not vouched for is hashed first; a corrupt one is replaced by the next writer_stage() of its
+ * id.
  */
-int writer_has(struct store_writer *writer, const struct object_id *id, unsigned pages, bool trust,
-               bool *ret_has);
+int writer_has(struct store_writer *writer, const struct object_id *id, unsigned pages, bool *ret_has);
 
 /* An empty file for one object. With `direct`, it is written past the page cache where that is possible. */
 struct staged_file {
