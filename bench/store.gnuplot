@@ -8,7 +8,7 @@ set boxwidth 0.7
 set grid ytics
 set yrange [0:*]
 unset key
-pick(what) = sprintf("< awk -F'\\t' '$1 ~ /^%s$/ { print $2 \"\\t\" $3 }' %s", what, tsv)
+pick(what) = sprintf("< awk -F'\\t' '$1 ~ /^%s$/ { sub(/^budget /, \"\", $2); print $2 \"\\t\" $3 }' %s", what, tsv)
 set title "a new image, seconds until durable"
 plot pick("new image") using 0:2:xticlabels(1) with boxes
 set title "the family of images, MiB stored"
