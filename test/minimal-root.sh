@@ -20,6 +20,7 @@ git clone --quiet --no-hardlinks . "$root/stardust"
 # shellcheck disable=SC2016 # expanded inside
 unshare --mount --pid --fork --propagation private -- bash -c '
     root=$1 && shift
+    mount --bind "$root" "$root" # a mount of its own, so that it can be the root of mount namespaces inside
     mount -t proc proc "$root/proc"
     mount --rbind /dev "$root/dev"
     mount -t sysfs sysfs "$root/sys"
