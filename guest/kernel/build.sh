@@ -5,7 +5,7 @@
 #
 # --import-with imports the result as `volt` and makes it the default; --config-only stops when the configuration
 # has been made and checked. Works in $VOLT_CACHE/kernel (VOLT_CACHE is ${XDG_CACHE_HOME:-~/.cache}/volt if not set),
-# where the kernel with its symbols stays. The same inputs and compiler give the same bytes.
+# where the kernel with its symbols stays.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -100,7 +100,7 @@ configure() {
 build() {
     local begun=$SECONDS
     say "building with $(nproc) jobs; this may take ten minutes"
-    # Fixed words in the banner and a fixed date: equal inputs give equal bytes, and so the same hash.
+    # Fixed words and a fixed date in the banner, so that it does not give equal inputs different hashes.
     make -s -C "$tree" O="$out" -j"$(nproc)" KBUILD_BUILD_USER=volt KBUILD_BUILD_HOST=volt \
         KBUILD_BUILD_VERSION=1 KBUILD_BUILD_TIMESTAMP="$(date -u -r "$tree/Makefile" '+%F %T UTC')" vmlinux
     strip -o "$out/vmlinux.stripped" "$out/vmlinux"
