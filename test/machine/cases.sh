@@ -445,6 +445,13 @@ idle()
     [ "$beyond" -le 512 ] || { echo "$beyond KiB are more than 512" && return 1; }
 }
 
+give_up()
+{
+    cat console log
+    kill -KILL "$vmm_pid" || true
+    return 1
+}
+
 # systemd's login prompt, a login, and a power off from the shell.
 login() # OPTION...
 {
@@ -454,9 +461,9 @@ login() # OPTION...
     vmm_pid=$!
     exec 3>input
     limit=240
-    wait_for "volt-debian login:" || { cat console log && kill -KILL "$vmm_pid" && return 1; }
+    wait_for "volt-debian login:" || give_up || return 1
     echo root >&3
-    wait_for "root@volt-debian:" || { cat console log && kill -KILL "$vmm_pid" && return 1; }
+    wait_for "root@volt-debian:" || give_up || return 1
     # The answer is what an echo of the typed line cannot be.
     # shellcheck disable=SC2016 # the guest expands it
     echo 'echo cpus=$(nproc) failed=$(systemctl list-units --failed --no-legend | wc -l); systemctl poweroff' >&3
