@@ -68,8 +68,8 @@ choose_default()
 
 lists()
 {
-    "$volt_kernel" ls | grep -q '^  first .* 6\.12\.1-one '
-    "$volt_kernel" ls | grep -q '^\* 6\.12\.2-two '
+    grep -q '^  first .* 6\.12\.1-one ' < <("$volt_kernel" ls)
+    grep -q '^\* 6\.12\.2-two ' < <("$volt_kernel" ls)
     "$volt_kernel" ls --json | python3 -c '
 import json, sys
 kernels = {k["name"]: k for k in json.load(sys.stdin)}
@@ -82,7 +82,7 @@ name_moves()
 {
     "$volt_kernel" import "$work/two" first
     cmp "$("$volt_kernel" path first)" "$work/two"
-    "$volt_kernel" ls | grep -q '^  - .* 6\.12\.1-one ' # the kernel without a name is still there
+    grep -q '^  - .* 6\.12\.1-one ' < <("$volt_kernel" ls) # the kernel without a name is still there
     "$volt_kernel" import "$work/one" first
 }
 
@@ -183,8 +183,8 @@ usage()
     fails 1 "no such command" "$volt_kernel" frobnicate
     fails 1 "command is missing" "$volt_kernel"
     fails 1 "unrecognized option" "$volt_kernel" --frobnicate
-    "$volt_kernel" --help | grep -q 'linux-image-cloud-amd64'
-    "$volt_kernel" --version | grep -q '^volt-kernel '
+    grep -q 'linux-image-cloud-amd64' < <("$volt_kernel" --help)
+    grep -q '^volt-kernel ' < <("$volt_kernel" --version)
 }
 
 # A package as Debian's are, but with a small kernel; the image inside may be an ELF file as well.
@@ -202,7 +202,7 @@ package()
     "$volt_kernel" import "$work/x.deb" packed
     cmp "$("$volt_kernel" path packed)" "$root/boot/vmlinuz-$version"
     [ -e "$("$volt_kernel" path --modules packed)/lib/modules/$version/kernel/x.ko" ]
-    "$volt_kernel" ls --json | grep -q 'boot it with an initrd'
+    grep -q 'boot it with an initrd' < <("$volt_kernel" ls --json)
     fails 2 "came without an initrd" "$volt_kernel" path --initrd packed
     rm -r "${root:?}/boot"
     dpkg-deb -b "$root" "$work/y.deb" >/dev/null
