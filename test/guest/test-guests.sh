@@ -19,7 +19,7 @@ guest()
         --serial "file=$work/console" "$@" >"$work/log" 2>&1 || status=$?
     cat "$work/console" "$work/log"
     [ "$status" -eq 0 ] || { echo "status $status of volt-vmm" && return 1; }
-    grep -qx OK < <(tr -d '\r' <"$work/console") || { echo "the guest did not say OK" && return 1; }
+    tr -d '\r' <"$work/console" | grep -x OK >/dev/null || { echo "the guest did not say OK" && return 1; }
 }
 
 # A disk of 1 MiB whose first sector can be told.

@@ -68,8 +68,10 @@ choose_default()
 
 lists()
 {
-    grep -q '^  first .* 6\.12\.1-one ' < <("$volt_kernel" ls)
-    grep -q '^\* 6\.12\.2-two ' < <("$volt_kernel" ls)
+    "$volt_kernel" ls >"$work/said"
+    grep -q '^  first .* 6\.12\.1-one ' "$work/said"
+    "$volt_kernel" ls >"$work/said"
+    grep -q '^\* 6\.12\.2-two ' "$work/said"
     "$volt_kernel" ls --json | python3 -c '
 import json, sys
 kernels = {k["name"]: k for k in json.load(sys.stdin)}
@@ -82,7 +84,8 @@ name_moves()
 {
     "$volt_kernel" import "$work/two" first
     cmp "$("$volt_kernel" path first)" "$work/two"
-    grep -q '^  - .* 6\.12\.1-one ' < <("$volt_kernel" ls) # the kernel without a name is still there
+    "$volt_kernel" ls >"$work/said"
+    grep -q '^  - .* 6\.12\.1-one ' "$work/said" # the kernel without a name is still there
     "$volt_kernel" import "$work/one" first
 }
 
@@ -183,8 +186,10 @@ usage()
     fails 1 "no such command" "$volt_kernel" frobnicate
     fails 1 "command is missing" "$volt_kernel"
     fails 1 "unrecognized option" "$volt_kernel" --frobnicate
-    grep -q 'linux-image-cloud-amd64' < <("$volt_kernel" --help)
-    grep -q '^volt-kernel ' < <("$volt_kernel" --version)
+    "$volt_kernel" --help >"$work/said"
+    grep -q 'linux-image-cloud-amd64' "$work/said"
+    "$volt_kernel" --version >"$work/said"
+    grep -q '^volt-kernel ' "$work/said"
 }
 
 # A package as Debian's are, but with a small kernel; the image inside may be an ELF file as well.
@@ -202,7 +207,8 @@ package()
     "$volt_kernel" import "$work/x.deb" packed
     cmp "$("$volt_kernel" path packed)" "$root/boot/vmlinuz-$version"
     [ -e "$("$volt_kernel" path --modules packed)/lib/modules/$version/kernel/x.ko" ]
-    grep -q 'boot it with an initrd' < <("$volt_kernel" ls --json)
+    "$volt_kernel" ls --json >"$work/said"
+    grep -q 'boot it with an initrd' "$work/said"
     fails 2 "came without an initrd" "$volt_kernel" path --initrd packed
     rm -r "${root:?}/boot"
     dpkg-deb -b "$root" "$work/y.deb" >/dev/null

@@ -125,7 +125,7 @@ oci_images()
         [ "$(debugfs -R 'cat /dir/new' fs.raw 2>/dev/null)" = 2 ]
         [ "$(debugfs -R 'cat /etc/stays' fs.raw 2>/dev/null)" = 1 ]
         for gone in /etc/gone /dir/old /etc/.wh.gone; do
-            if debugfs -R "stat $gone" fs.raw 2>/dev/null | grep -q Inode:; then
+            if debugfs -R "stat $gone" fs.raw 2>/dev/null | grep >/dev/null Inode:; then
                 echo "$gone is there"
                 return 1
             fi
@@ -143,7 +143,7 @@ words_and_statuses()
     status 2 env -u STELLARIUM_STORE "$stellarium" ls
     status 0 "$stellarium" --help
     for command in init import export ls info clone commit rm gc verify stat diff; do
-        "$stellarium" "$command" --help | grep -q Usage
+        "$stellarium" "$command" --help | grep >/dev/null Usage
     done
     status 3 "$stellarium" info nothing 2>words
     grep -q 'nothing: no image of this name' words
