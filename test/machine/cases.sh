@@ -524,33 +524,11 @@ ours_group()
     tap_run "ours kernel: memory of 5120 MiB" memory 5120
 }
 
-# In the lab one boot in about fourteen of a whole Debian has died of a triple fault; whether the lab's processor or we are to
-# blame is not known. Such a boot counts as a skip that says so, and is made once more; any other failure is one.
-debian_login() # NAME OPTION...
-{
-    name=$1
-    shift
-    said=$(tap_run "$name" login "$@")
-    case $said in
-    "") return ;; # not chosen by TAP_ONLY
-    "not ok"*)
-        if [ -z "${DEBIAN:-}" ] && grep -q "triple fault" log; then
-            tap_skip "$name, first try" "died of a triple fault, cause not known; tried once more"
-            tap_run "$name" login "$@"
-            return
-        fi
-        tap_failed=$((tap_failed + 1))
-        ;;
-    esac
-    tap_count=$((tap_count + 1))
-    echo "$said"
-}
-
 debian_group()
 {
-    debian_login "Debian: generic kernel, its own initrd, to a login" --kernel "$payload/vmlinuz-generic" \
+    tap_run "Debian: generic kernel, its own initrd, to a login" login --kernel "$payload/vmlinuz-generic" \
         --initrd "$payload/initrd.img"
-    debian_login "Debian: cloud kernel, to a login" --kernel "$payload/vmlinuz" --initrd "$payload/initrd.cpio" \
+    tap_run "Debian: cloud kernel, to a login" login --kernel "$payload/vmlinuz" --initrd "$payload/initrd.cpio" \
         --append init=/sbin/init
     [ -n "${DEBIAN:-}" ] || tap_run "Debian: file system after it" e2fsck -fn /dev/vda
 }
