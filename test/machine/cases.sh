@@ -205,6 +205,23 @@ terminated()
     expect_status 143
 }
 
+# Ctrl-A p, which only a terminal can type: through ACPI's generic event device to the guest, and to its init.
+power_button()
+{
+    fresh_root
+    : >console
+    vmm_pid=$$ # wait_for is to wait for no process of ours
+    (
+        wait_for ready=1
+        printf '\001p'
+        wait_for "the guest powered off" # the end of input would end script(1)
+    ) | timeout "${limit:-60}" script -qec "$vmm $(arguments) --memory 256M --rootfs root \
+        --append 'rw volt.run=\"inside idle\"'" /dev/null >console 2>&1 &
+    wait $! || true
+    tr -d '\r' <console >console.text
+    grep -q "the guest powered off" console.text || { tail -n 20 console.text && return 1; }
+}
+
 console_input()
 {
     fresh_root
@@ -494,6 +511,7 @@ main_group()
     tap_run "root on a block device" block_device
     tap_run "no disk" no_disk
     tap_run "ended by SIGTERM" terminated
+    tap_run "power button" power_button
     tap_run "console input" console_input
     tap_run "console input, 3000 lines at once" console_input_flood
     tap_run "console flood into a file" console_flood
