@@ -74,6 +74,9 @@ lab_initramfs()
             printf " '%s'" "${file//\'/\'\\\'\'}"
         done
         printf "\nkvm_params='%s'\n" "${kvm_params//\'/\'\\\'\'}"
+        local after=${TAP_AFTER-}
+        printf "export TAP_AFTER='%s'\n" "${after//\'/\'\\\'\'}"
+        printf "heartbeat='%s'\n" "$heartbeat"
         [ -z "$interactive" ] || stty size | sed 's/\(.*\) \(.*\)/rows=\1 columns=\2/'
     } >"$root/etc/lab.conf"
     (cd "$root" && find . | cpio -o -H newc --quiet) >"$output"

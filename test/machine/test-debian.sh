@@ -20,5 +20,5 @@ if reason=$(test/lab/host-runs-linux "$build" "$build/guest/vmlinuz"); then
     (cd "$payload" && TAP=$tap DEBIAN=$payload/debian.ext4 sh ./cases.sh "${groups[@]}")
 else
     echo "# in the lab: $reason"
-    test/lab/lab -t 900 -m 4096 -d "$payload" -b "$cache/rootfs.ext4" -p e2fsck "$payload/cases.sh" "${groups[@]}"
+    test/lab/lab-tap -t 900 -m 4096 -d "$payload" -b "$cache/rootfs.ext4" -p e2fsck "$payload/cases.sh" "${groups[@]}"
 fi

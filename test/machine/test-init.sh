@@ -18,5 +18,5 @@ if reason=$(test/lab/host-runs-linux "$build" "$build/guest/vmlinuz"); then
     (cd "$payload" && TAP=$tap sh ./init-cases.sh)
 else
     echo "# in the lab: $reason"
-    test/lab/lab -t 600 -d "$payload" -p e2fsck "$payload/init-cases.sh"
+    test/lab/lab-tap -t 600 -d "$payload" -p e2fsck "$payload/init-cases.sh"
 fi

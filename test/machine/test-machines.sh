@@ -20,5 +20,5 @@ if reason=$(test/lab/host-runs-linux "$build" "$build/guest/vmlinuz"); then
     (cd "$payload" && TAP=$tap sh ./cases.sh "${groups[@]}")
 else
     echo "# in the lab: $reason"
-    test/lab/lab -t 1100 -m 6144 -d "$payload" -p "e2fsck script" "$payload/cases.sh" "${groups[@]}"
+    test/lab/lab-tap -t 1100 -m 6144 -d "$payload" -p "e2fsck script" "$payload/cases.sh" "${groups[@]}"
 fi
