@@ -4,7 +4,6 @@
 #include "vcpu/mem.h"
 
 /* Below 1 MiB (boot/ fills it; PVH start info, memory map and command line are handed over by address). */
-#define LAYOUT_GDT_GPA      UINT64_C(0x500)
 #define LAYOUT_PVH_INFO_GPA UINT64_C(0x6000)  /* hvm_start_info, module list, memory map: one page */
 #define LAYOUT_CMDLINE_GPA  UINT64_C(0x20000) /* 64 KiB are free here */
 #define LAYOUT_MPTABLE_GPA                                                                                   \

@@ -58,10 +58,11 @@ struct vm {
 #define VM_CPUS_MAX 254u /* 8-bit APIC ids; 255 is broadcast */
 
 /*
- * Makes the VM: memory slots first, then irqchip and PIT, then vCPUs with CPUID and MSRs set (the order
- * matters: slots set after the irqchip wait for a grace period on new kernels). Every capability it stands on
- * is probed; errors name the ioctl. -ENODEV, -EACCES, -EBUSY from opening /dev/kvm come with the remedy.
- * `mem` is lent for the VM's life. Ends with vm_free(), also after failure of a later step.
+ * Makes the VM: memory slots first, then the irqchip (and a PIT if a guest needs one), then vCPUs with CPUID
+ * and MSRs set (the order matters: slots set after the irqchip wait for a grace period on new kernels). Every
+ * capability it stands on is probed; errors name the ioctl. -ENODEV, -EACCES, -EBUSY from opening /dev/kvm
+ * come with the remedy. `mem` is lent for the VM's life. Ends with vm_free(), also after failure of a later
+ * step.
  */
 int vm_new(const struct guest_mem *mem, unsigned cpu_count, struct vm *ret_vm);
 void vm_free(struct vm *vm);

@@ -92,3 +92,7 @@ int run_tool(const char *const *arguments, const char *package, char **output);
 
 /* Removes a directory tree, not following symbolic links. */
 int remove_tree(int directory, const char *path);
+
+/* The same for everything in an open directory, which stays; `name` is for words. A descriptor of -1 fails
+ * with errno. */
+int remove_contents(int directory, const char *name);

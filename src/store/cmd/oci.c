@@ -6,7 +6,6 @@
  */
 #include "store/cmd/cmd.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <stdio.h>
@@ -108,16 +107,7 @@ static int apply_whiteout(int root, const char *name)
             return fail(-EBADMSG, "OCI image: '%s' is not a whiteout", name);
         return remove_tree(fd, victim);
     }
-    DIR *stream = fdopendir(dup(fd));
-    if (!stream)
-        return fail_errno(-errno, "OCI image: whiteout %s", name);
-    int r = 0;
-    struct dirent *entry;
-    while (r == 0 && (entry = readdir(stream)))
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            r = remove_tree(fd, entry->d_name);
-    closedir(stream);
-    return r;
+    return remove_contents(fd, name);
 }
 
 /* Whiteouts first: they are about the layers below only, wherever in the tar they stand. */
