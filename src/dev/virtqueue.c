@@ -119,41 +119,47 @@ static int open_indirect(const struct virtqueue *vq, const struct vring_desc *de
     return 0;
 }
 
+/* What a walk has gathered. Few words, so that they stay in registers: this runs for each buffer of each
+ * request. */
+struct walk {
+    struct iovec *next, *end; /* of the caller's array */
+    struct iovec *writable;   /* the first writable part; NULL so far */
+    uint64_t readable_bytes;  /* before that part */
+    uint64_t bytes;           /* in all parts */
+    unsigned max;             /* parts that the array has room for */
+};
+
 /* Adds one buffer to the chain. */
-static int add_part(const struct virtqueue *vq, const struct vring_desc *desc, unsigned iov_max,
-                    struct virtq_chain *chain)
+static int add_part(const struct virtqueue *vq, const struct vring_desc *desc, struct walk *walk)
 {
-    unsigned parts = chain->readable + chain->writable;
-    bool writable = desc->flags & VRING_DESC_F_WRITE;
-    if (parts == iov_max)
-        return fail(-EPROTO, "a chain of more than %u buffers", iov_max);
-    if (!writable && chain->writable)
-        return fail(-EPROTO, "a readable buffer after a writable one");
-    if (desc->len == 0)
-        return fail(-EPROTO, "a buffer of no length");
-    if (chain->readable_bytes + chain->writable_bytes + desc->len > UINT32_MAX)
-        return fail(-EPROTO, "a chain of 4 GiB or more");
+    if (walk->next == walk->end)
+        return fail(-EPROTO, "a chain of more than %u buffers", walk->max);
+    if (!(desc->flags & VRING_DESC_F_WRITE)) {
+        if (walk->writable)
+            return fail(-EPROTO, "a readable buffer after a writable one");
+    } else if (!walk->writable) {
+        walk->writable = walk->next;
+        walk->readable_bytes = walk->bytes;
+    }
     void *host = guest_mem_at(vq->mem, gpa(desc->addr), desc->len);
     if (!host)
-        return fail(-EPROTO, "a buffer of %u bytes at 0x%llx, outside RAM", desc->len,
-                    (unsigned long long)desc->addr);
-    chain->iov[parts] = (struct iovec){.iov_base = host, .iov_len = desc->len};
-    if (writable) {
-        chain->writable++;
-        chain->writable_bytes += desc->len;
-    } else {
-        chain->readable++;
-        chain->readable_bytes += desc->len;
-    }
+        return desc->len == 0 ? fail(-EPROTO, "a buffer of no length")
+                              : fail(-EPROTO, "a buffer of %u bytes at 0x%llx, outside RAM", desc->len,
+                                     (unsigned long long)desc->addr);
+    walk->bytes += desc->len;
+    if (walk->bytes > UINT32_MAX)
+        return fail(-EPROTO, "a chain of 4 GiB or more");
+    *walk->next++ = (struct iovec){.iov_base = host, .iov_len = desc->len};
     return 0;
 }
 
 /* Follows the chain from its head. A chain that has taken as many steps in a table as that has entries, and
  * goes on, runs in a circle. */
-static int walk(const struct virtqueue *vq, unsigned iov_max, struct virtq_chain *chain)
+static int follow(const struct virtqueue *vq, uint16_t head, struct walk *ret_walk)
 {
     struct table table = {.host = vq->desc, .entries = vq->size};
-    uint32_t index = chain->head, steps = 0;
+    struct walk walk = *ret_walk;
+    uint32_t index = head, steps_left = table.entries;
     bool in_indirect = false;
     for (;;) {
         struct vring_desc desc;
@@ -168,18 +174,20 @@ static int walk(const struct virtqueue *vq, unsigned iov_max, struct virtq_chain
                 return r;
             in_indirect = true;
             index = 0;
-            steps = 0;
+            steps_left = table.entries;
             continue;
         }
-        r = add_part(vq, &desc, iov_max, chain);
+        r = add_part(vq, &desc, &walk);
         if (r < 0)
             return r;
         if (!(desc.flags & VRING_DESC_F_NEXT))
-            return 0;
-        if (++steps == table.entries)
+            break;
+        if (--steps_left == 0)
             return fail(-EPROTO, "a chain that runs in a circle");
         index = desc.next;
     }
+    *ret_walk = walk;
+    return 0;
 }
 
 int virtqueue_pop(struct virtqueue *vq, struct iovec *iov, unsigned iov_max, struct virtq_chain *ret_chain)
@@ -195,14 +203,23 @@ int virtqueue_pop(struct virtqueue *vq, struct iovec *iov, unsigned iov_max, str
     if (vq->in_flight == vq->size)
         return fail(-EPROTO, "more chains in flight than the queue's %u", vq->size);
 
-    struct virtq_chain chain = {.iov = iov};
-    chain.head = __atomic_load_n(avail_ring(vq, vq->next_avail), __ATOMIC_RELAXED);
-    int r = walk(vq, iov_max, &chain);
+    uint16_t head = __atomic_load_n(avail_ring(vq, vq->next_avail), __ATOMIC_RELAXED);
+    struct walk walk = {.next = iov, .end = iov + iov_max, .max = iov_max};
+    int r = follow(vq, head, &walk);
     if (r < 0)
         return r;
     vq->next_avail++;
     vq->in_flight++;
-    *ret_chain = chain;
+    const struct iovec *writable = walk.writable ? walk.writable : walk.next;
+    uint64_t readable_bytes = walk.writable ? walk.readable_bytes : walk.bytes;
+    *ret_chain = (struct virtq_chain){
+        .head = head,
+        .readable = (unsigned)(writable - iov),
+        .writable = (unsigned)(walk.next - writable),
+        .readable_bytes = readable_bytes,
+        .writable_bytes = walk.bytes - readable_bytes,
+        .iov = iov,
+    };
     return 1;
 }
 

@@ -73,19 +73,6 @@ void guest_mem_free(struct guest_mem *mem)
     *mem = (struct guest_mem){0};
 }
 
-void *guest_mem_at(const struct guest_mem *mem, gpa_t at, uint64_t length)
-{
-    for (unsigned i = 0; i < mem->region_count; i++) {
-        const struct guest_region *region = &mem->regions[i];
-        if (at.value < region->start.value)
-            continue;
-        uint64_t offset = at.value - region->start.value;
-        if (offset < region->size && length > 0 && length <= region->size - offset)
-            return region->host + offset;
-    }
-    return NULL;
-}
-
 int guest_mem_read(const struct guest_mem *mem, gpa_t from, void *to, uint64_t length)
 {
     const void *host = guest_mem_at(mem, from, length);

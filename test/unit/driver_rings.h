@@ -19,24 +19,32 @@ struct rings {
 
 #define RINGS_BYTES UINT64_C(0x4000)
 
+/* Guest memory that the test itself has laid out, so that it is there. */
+static inline void *rings_at(const struct guest_mem *mem, gpa_t at, uint64_t length)
+{
+    void *host = guest_mem_at(mem, at, length);
+    CHECK(host != NULL);
+    return host;
+}
+
 static inline void rings_init(struct rings *rings, const struct guest_mem *mem, uint64_t at, uint16_t size)
 {
     *rings = (struct rings){
         .mem = mem, .size = size, .desc = gpa(at), .avail = gpa(at + 0x1000), .used = gpa(at + 0x2000)};
-    memset(guest_mem_at(mem, gpa(at), RINGS_BYTES), 0, RINGS_BYTES);
+    memset(rings_at(mem, gpa(at), RINGS_BYTES), 0, RINGS_BYTES);
 }
 
 static inline struct vring_desc *rings_desc(const struct rings *rings, unsigned index)
 {
-    return (struct vring_desc *)guest_mem_at(rings->mem, rings->desc, 0x1000) + index;
+    return (struct vring_desc *)rings_at(rings->mem, rings->desc, 0x1000) + index;
 }
 static inline uint16_t *rings_avail(const struct rings *rings)
 {
-    return guest_mem_at(rings->mem, rings->avail, 0x1000);
+    return rings_at(rings->mem, rings->avail, 0x1000);
 }
 static inline uint16_t *rings_used(const struct rings *rings)
 {
-    return guest_mem_at(rings->mem, rings->used, 0x1000);
+    return rings_at(rings->mem, rings->used, 0x1000);
 }
 static inline uint16_t *rings_used_event(const struct rings *rings)
 {
