@@ -1,9 +1,9 @@
-# Crash tests of the store: a program with the library and a fault at every step, and the command killed at random.
-STORE_TEST_BIN := $(BUILD)/test/store/crash
+# Tests of the store: programs with the library, one with a fault at every step, one that judges a volume.
+STORE_TEST_BIN := $(BUILD)/test/store/crash $(BUILD)/test/store/flushed
 
 .PHONY: store-tests
 store-tests: $(STORE_TEST_BIN) $(BUILD)/stellarium ## build the store's crash tests
 
-$(STORE_TEST_BIN): $(BUILD)/test/store/crash.o $(LIB)
+$(STORE_TEST_BIN): $(BUILD)/test/store/%: $(BUILD)/test/store/%.o $(LIB)
 	$(SAY) LD $@
 	$(Q)$(CC) $(LDFLAGS) -pie $< $(LIB) $(LIBS) -o $@
