@@ -260,14 +260,13 @@ int region_plan(struct region_reader *reader, uint8_t *data, uint64_t first_page
 {
     uint64_t unknown[REGION_WORDS] = {0};
     uint8_t owner[REGION_PAGES] = {0};
-    unsigned budget = reader->options->budget ? reader->options->budget : INGEST_BUDGET, read = 0;
+    unsigned budget = reader->options->budget ? reader->options->budget : INGEST_BUDGET;
     *plan = (struct region_plan){.first_page = first_page};
     for (unsigned page = 0; page < pages; page++)
         if (bit(map->read, page)) {
             bool zero = is_zero(data + (size_t)page * STORE_PAGE);
             unknown[page / 64] |= (uint64_t)!zero << (page % 64);
             reader->report.pages_zero += zero;
-            read += !zero;
         }
     uint64_t stored[REGION_WORDS];
     memcpy(stored, unknown, sizeof(stored));
