@@ -10,7 +10,33 @@
 
 #define LEAF1_ECX_TSC_DEADLINE (1u << 24)
 #define LEAF1_ECX_HYPERVISOR   (1u << 31)
+#define LEAF1_ECX_PDCM         (1u << 15)
 #define LEAF1_EDX_HTT          (1u << 28)
+
+#define LEAF7_EDX_ARCH_LBR (1u << 19)
+
+#define AMD1_ECX_PERFCTR_CORE (1u << 23)
+#define AMD1_ECX_PERFCTR_NB   (1u << 24)
+#define AMD1_ECX_PERFCTR_LLC  (1u << 28)
+
+/* The guest has no performance counters (leave_counters_out() in vm.c), whatever KVM lists. */
+static void hide_counters(struct kvm_cpuid_entry2 *entry)
+{
+    switch (entry->function) {
+    case 1: entry->ecx &= ~LEAF1_ECX_PDCM; break;
+    case 7:
+        if (entry->index == 0)
+            entry->edx &= ~LEAF7_EDX_ARCH_LBR;
+        break;
+    case 0xa:  /* Intel's counters */
+    case 0x1c: /* its branch records */
+    case 0x80000022: /* AMD's, second version */ entry->eax = entry->ebx = entry->ecx = entry->edx = 0; break;
+    case 0x80000001:
+        entry->ecx &= ~(AMD1_ECX_PERFCTR_CORE | AMD1_ECX_PERFCTR_NB | AMD1_ECX_PERFCTR_LLC);
+        break;
+    default: break;
+    }
+}
 
 int cpuid_prepare(int kvm_fd, struct kvm_cpuid2 **ret_template)
 {
@@ -30,6 +56,7 @@ int cpuid_prepare(int kvm_fd, struct kvm_cpuid2 **ret_template)
         struct kvm_cpuid_entry2 *entry = &cpuid->entries[i];
         if (entry->function == 1)
             entry->ecx |= LEAF1_ECX_HYPERVISOR | (deadline ? LEAF1_ECX_TSC_DEADLINE : 0);
+        hide_counters(entry);
     }
     *ret_template = ptr_steal(&cpuid);
     return 0;
