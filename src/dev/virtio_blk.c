@@ -121,9 +121,15 @@ static void io_done(struct disk_io *io, int result)
 /* --- requests --- */
 
 /* Takes `length` bytes off the front of `*iov`, which holds as many, into `to`. */
-static void take_front(struct iovec **iov, unsigned *count, void *to, size_t length)
+static inline void take_front(struct iovec **iov, unsigned *count, void *to, size_t length)
 {
     char *at = to;
+    if ((*iov)->iov_len == length) { /* as drivers send it */
+        memcpy(to, (*iov)->iov_base, length);
+        (*iov)++;
+        (*count)--;
+        return;
+    }
     while (length > 0) {
         size_t part = MIN(length, (*iov)->iov_len);
         memcpy(at, (*iov)->iov_base, part);

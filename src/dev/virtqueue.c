@@ -35,7 +35,7 @@ static uint16_t *avail_idx(const struct virtqueue *vq)
 }
 static uint16_t *avail_ring(const struct virtqueue *vq, uint16_t entry)
 {
-    return word_at(vq->avail, 4 + 2 * (size_t)(entry % vq->size));
+    return word_at(vq->avail, 4 + 2 * (size_t)(entry & (vq->size - 1)));
 }
 static uint16_t *used_event(const struct virtqueue *vq)
 {
@@ -94,15 +94,6 @@ struct table {
     uint32_t entries;
 };
 
-/* The one copy of a descriptor; what the guest does to the original from here on is not seen. */
-static int copy_descriptor(const struct table *table, uint32_t index, struct vring_desc *ret_desc)
-{
-    if (index >= table->entries)
-        return fail(-EPROTO, "descriptor %u of %u", index, table->entries);
-    memcpy(ret_desc, table->host + sizeof(*ret_desc) * index, sizeof(*ret_desc));
-    return 0;
-}
-
 /* The table that `desc` points to. */
 static int open_indirect(const struct virtqueue *vq, const struct vring_desc *desc, struct table *ret_table)
 {
@@ -119,73 +110,74 @@ static int open_indirect(const struct virtqueue *vq, const struct vring_desc *de
     return 0;
 }
 
-/* What a walk has gathered. Few words, so that they stay in registers: this runs for each buffer of each
- * request. */
+/* What a walk has gathered. */
 struct walk {
     struct iovec *next, *end; /* of the caller's array */
-    struct iovec *writable;   /* the first writable part; NULL so far */
+    struct iovec *writable;   /* the first writable part; NULL if there is none */
     uint64_t readable_bytes;  /* before that part */
-    uint64_t bytes;           /* in all parts */
-    unsigned max;             /* parts that the array has room for */
+    uint64_t bytes;           /* in all parts: an array's worth of 4 GiB each does not overflow */
 };
 
-/* Adds one buffer to the chain. */
-static int add_part(const struct virtqueue *vq, const struct vring_desc *desc, struct walk *walk)
+/* A chain has filled the caller's array of `max` parts and goes on. */
+static int no_room(uint64_t max, const struct table *table)
 {
-    if (walk->next == walk->end)
-        return fail(-EPROTO, "a chain of more than %u buffers", walk->max);
-    if (!(desc->flags & VRING_DESC_F_WRITE)) {
-        if (walk->writable)
-            return fail(-EPROTO, "a readable buffer after a writable one");
-    } else if (!walk->writable) {
-        walk->writable = walk->next;
-        walk->readable_bytes = walk->bytes;
-    }
-    void *host = guest_mem_at(vq->mem, gpa(desc->addr), desc->len);
-    if (!host)
-        return desc->len == 0 ? fail(-EPROTO, "a buffer of no length")
-                              : fail(-EPROTO, "a buffer of %u bytes at 0x%llx, outside RAM", desc->len,
-                                     (unsigned long long)desc->addr);
-    walk->bytes += desc->len;
-    if (walk->bytes > UINT32_MAX)
-        return fail(-EPROTO, "a chain of 4 GiB or more");
-    *walk->next++ = (struct iovec){.iov_base = host, .iov_len = desc->len};
-    return 0;
+    return max >= table->entries ? fail(-EPROTO, "a chain that runs in a circle")
+                                 : fail(-EPROTO, "a chain of more than %u buffers", (unsigned)max);
 }
 
-/* Follows the chain from its head. A chain that has taken as many steps in a table as that has entries, and
- * goes on, runs in a circle. */
+/*
+ * Follows the chain from its head. This runs for each buffer of each request, so what it needs fits in
+ * registers: hence the copies, and few checks. That the caller's array is full also ends a chain that runs in
+ * a circle.
+ */
 static int follow(const struct virtqueue *vq, uint16_t head, struct walk *ret_walk)
 {
+    const struct guest_region low = vq->mem->regions[0];
     struct table table = {.host = vq->desc, .entries = vq->size};
     struct walk walk = *ret_walk;
-    uint32_t index = head, steps_left = table.entries;
+    uint32_t index = head, writing = 0;
     bool in_indirect = false;
     for (;;) {
+        if (index >= table.entries)
+            return fail(-EPROTO, "descriptor %u of %u", index, table.entries);
+        /* The one copy of the descriptor; what the guest does to the original from here on is not seen. */
         struct vring_desc desc;
-        int r = copy_descriptor(&table, index, &desc);
-        if (r < 0)
-            return r;
+        memcpy(&desc, table.host + sizeof(desc) * index, sizeof(desc));
         if (desc.flags & VRING_DESC_F_INDIRECT) {
             if (in_indirect)
                 return fail(-EPROTO, "an indirect table in an indirect table");
-            r = open_indirect(vq, &desc, &table);
+            int r = open_indirect(vq, &desc, &table);
             if (r < 0)
                 return r;
             in_indirect = true;
             index = 0;
-            steps_left = table.entries;
             continue;
         }
-        r = add_part(vq, &desc, &walk);
-        if (r < 0)
-            return r;
+        if (walk.next == walk.end)
+            return no_room((uint64_t)(walk.end - ret_walk->next), &table);
+        if ((desc.flags & VRING_DESC_F_WRITE) != writing) {
+            if (writing)
+                return fail(-EPROTO, "a readable buffer after a writable one");
+            writing = VRING_DESC_F_WRITE;
+            walk.writable = walk.next;
+            walk.readable_bytes = walk.bytes;
+        }
+        void *host = guest_region_at(&low, gpa(desc.addr), desc.len);
+        if (__builtin_expect(!host, 0)) {
+            host = guest_mem_at(vq->mem, gpa(desc.addr), desc.len);
+            if (!host)
+                return desc.len == 0 ? fail(-EPROTO, "a buffer of no length")
+                                     : fail(-EPROTO, "a buffer of %u bytes at 0x%llx, outside RAM", desc.len,
+                                            (unsigned long long)desc.addr);
+        }
+        walk.bytes += desc.len;
+        *walk.next++ = (struct iovec){.iov_base = host, .iov_len = desc.len};
         if (!(desc.flags & VRING_DESC_F_NEXT))
             break;
-        if (--steps_left == 0)
-            return fail(-EPROTO, "a chain that runs in a circle");
         index = desc.next;
     }
+    if (walk.bytes > UINT32_MAX)
+        return fail(-EPROTO, "a chain of 4 GiB or more");
     *ret_walk = walk;
     return 0;
 }
@@ -204,7 +196,7 @@ int virtqueue_pop(struct virtqueue *vq, struct iovec *iov, unsigned iov_max, str
         return fail(-EPROTO, "more chains in flight than the queue's %u", vq->size);
 
     uint16_t head = __atomic_load_n(avail_ring(vq, vq->next_avail), __ATOMIC_RELAXED);
-    struct walk walk = {.next = iov, .end = iov + iov_max, .max = iov_max};
+    struct walk walk = {.next = iov, .end = iov + iov_max};
     int r = follow(vq, head, &walk);
     if (r < 0)
         return r;
@@ -229,7 +221,7 @@ void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written)
 {
     CHECK(vq->in_flight > 0);
     const struct vring_used_elem elem = {.id = head, .len = written};
-    memcpy(vq->used + 4 + sizeof(elem) * (size_t)(vq->next_used % vq->size), &elem, sizeof(elem));
+    memcpy(vq->used + 4 + sizeof(elem) * (size_t)(vq->next_used & (vq->size - 1)), &elem, sizeof(elem));
     vq->next_used++;
     vq->in_flight--;
     /* Release: the entry and the data are visible before idx says so. */

@@ -26,6 +26,8 @@ static inline gpa_t gpa(uint64_t value)
 #define GUEST_GAP_START (UINT64_C(3) << 30)
 #define GUEST_GAP_END   (UINT64_C(4) << 30)
 
+#define GUEST_PAGE 4096u
+
 /* Sizes are multiples of this: one huge page, and what EPT and NPT map at once. */
 #define GUEST_MEM_ALIGN (2 * MIB)
 #define GUEST_MEM_MAX   (UINT64_C(1) << 40)
@@ -61,17 +63,18 @@ void guest_mem_free(struct guest_mem *mem);
  * 0 is NULL. Any thread. What is behind the pointer changes under the reader's hands: copy once, then check
  * the copy. Inline, since every descriptor of every request passes it.
  */
+static inline void *guest_region_at(const struct guest_region *region, gpa_t at, uint64_t length)
+{
+    /* Below the region's start this wraps to more than any size; a region that is not there has size 0. So does
+     * a length of 0, less one. */
+    uint64_t offset = at.value - region->start.value;
+    bool inside = offset < region->size && length - 1 < region->size - offset;
+    return inside ? region->host + offset : NULL;
+}
 static inline void *guest_mem_at(const struct guest_mem *mem, gpa_t at, uint64_t length)
 {
-    for (unsigned i = 0; i < ARRAY_SIZE(mem->regions); i++) {
-        const struct guest_region *region = &mem->regions[i];
-        /* Below the region's start this wraps to more than any size; a region that is not there has size 0.
-         * So does a length of 0, less one. */
-        uint64_t offset = at.value - region->start.value;
-        if (offset < region->size && length - 1 < region->size - offset)
-            return region->host + offset;
-    }
-    return NULL;
+    void *host = guest_region_at(&mem->regions[0], at, length);
+    return __builtin_expect(host != NULL, 1) ? host : guest_region_at(&mem->regions[1], at, length);
 }
 
 /* Copies through the gate: 0, or -EFAULT (no words) if any byte is not RAM, and then nothing is copied. */
