@@ -2,6 +2,7 @@
 
 #include "boot/boot.h"
 #include "dev/disk_cas.h"
+#include "dev/layout.h"
 #include "dev/legacy.h"
 #include "dev/uart.h"
 #include "dev/virtio.h"
@@ -187,7 +188,12 @@ static int make_memory(struct machine *machine)
 
 static int make_vm(struct machine *machine)
 {
-    return vm_new(&machine->mem, machine->config->cpus, &machine->vm);
+    const struct vm_shown_pages shown = {
+        .first = layout_virtio_shown_gpa(0),
+        .stride = LAYOUT_VIRTIO_STRIDE,
+        .count = machine->config->drive_count + 1, /* the virtio devices to come */
+    };
+    return vm_new(&machine->mem, &shown, machine->config->cpus, &machine->vm);
 }
 
 static int make_loop(struct machine *machine)

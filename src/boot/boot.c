@@ -37,7 +37,7 @@ int boot_cmdline(const struct boot_config *config, char ret_line[BOOT_CMDLINE_SI
     unsigned words = line_has(config->cmdline, "acpi=off") ? config->virtio_count : 0;
     for (unsigned slot = 0; slot < words && length < sizeof(line); slot++)
         length +=
-            (size_t)snprintf(line + length, sizeof(line) - length, "virtio_mmio.device=4K@0x%llx:%u ",
+            (size_t)snprintf(line + length, sizeof(line) - length, "virtio_mmio.device=512@0x%llx:%u ",
                              (unsigned long long)layout_virtio_gpa(slot).value, layout_virtio_gsi(slot));
     if (length < sizeof(line))
         length += (size_t)snprintf(line + length, sizeof(line) - length, "%s", config->cmdline);

@@ -44,7 +44,7 @@ static void virtio_device(struct aml *aml, unsigned slot)
     aml_integer(aml, 1);
     aml_name_is(aml, "_CRS");
     struct aml_resources resources = aml_open_resources(aml);
-    aml_memory(aml, (uint32_t)layout_virtio_gpa(slot).value, LAYOUT_VIRTIO_STRIDE);
+    aml_memory(aml, (uint32_t)layout_virtio_gpa(slot).value, LAYOUT_VIRTIO_SIZE);
     aml_interrupt(aml, AML_SHARED, layout_virtio_gsi(slot));
     aml_close_resources(aml, resources);
     aml_close(aml, device);

@@ -21,6 +21,7 @@ struct bus_space {
 
 struct bus {
     struct mailbox *mailbox;
+    struct vm *vm;              /* who keeps deferred writes; NULL if there are none */
     struct bus_space spaces[2]; /* by enum vcpu_space */
 };
 
@@ -149,6 +150,23 @@ void bus_access(void *context, struct vcpu_access *access)
         bus_post(bus, access, BUS_READ);
     }
     wait_for_answer(access);
+}
+
+int bus_defer_writes(struct bus *bus, struct vm *vm, gpa_t address)
+{
+    bus->vm = vm;
+    return vm_defer_writes(vm, address, sizeof(uint32_t));
+}
+
+void bus_take_deferred(struct bus *bus)
+{
+    struct vcpu_access access;
+    while (bus->vm && vm_take_deferred(bus->vm, &access)) {
+        const struct bus_range *range = bus_find(bus, access.space, access.address, access.length);
+        if (range)
+            (void)range->ops->fast_write(range->device, access.address - range->base, access.length,
+                                         access.value);
+    }
 }
 
 void bus_settle(struct bus *bus)

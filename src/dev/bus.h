@@ -7,6 +7,9 @@
  *        │ a read, or a write that the device marks as waited for: posted, the vCPU sleeps until the loop
  * answers ▼ loop thread: device->read / device->write, one after the other: no device needs a lock
  *
+ * And some writes stay in KVM until the loop asks for them (bus_defer_writes), in order among themselves
+ * alone.
+ *
  * Accesses that no device claims read as all ones and write into nothing, as on a PC.
  */
 #pragma once
@@ -44,6 +47,17 @@ void bus_free(struct bus *bus);
 /* Before the vCPUs run. -EEXIST if the range overlaps another, -ENOSPC when the bus's table is full. */
 int bus_add(struct bus *bus, enum vcpu_space space, uint64_t base, uint64_t size, const struct bus_ops *ops,
             void *device);
+
+/*
+ * Before the vCPUs run: what the guest writes to the four bytes at `address` need not exit; it reaches the
+ * device's fast_write at the loop's next bus_take_deferred(), or, where KVM has no room or no such thing, at
+ * once on the vCPU's thread. For a register whose effect nobody looks for before that. Negative errno with
+ * words from KVM.
+ */
+int bus_defer_writes(struct bus *bus, struct vm *vm, gpa_t address);
+
+/* Loop thread: the deferred writes so far take effect. */
+void bus_take_deferred(struct bus *bus);
 
 /* The vCPU side, as a vcpu_access function; `bus` is the context. */
 void bus_access(void *bus, struct vcpu_access *access);

@@ -43,7 +43,7 @@ static void set_level(const struct irq_line *line, uint32_t level)
 
 void irq_raise(struct irq_source *source, uint32_t bits)
 {
-    uint32_t before = atomic_fetch_or(&source->pending, bits);
+    uint32_t before = atomic_fetch_or(source->pending, bits);
     if (!(bits & ~before))
         return;
     /* Down, then up, and up it stays. In this order two threads may do it at once: if our "up" finds the line
@@ -54,5 +54,5 @@ void irq_raise(struct irq_source *source, uint32_t bits)
 
 void irq_ack(struct irq_source *source, uint32_t bits)
 {
-    atomic_fetch_and(&source->pending, ~bits);
+    atomic_fetch_and(source->pending, ~bits);
 }

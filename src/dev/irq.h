@@ -7,9 +7,9 @@
  * ioapic_ack_level), and KVM must see the end of a level's interrupt, which is another, where the end of an
  * edge's stays in the guest (KVM_FEATURE_PV_EOI). Together 7 of 44 counted us of a disk request.
  *
- * A source's pending bits are one atomic word: devices set bits (irq_raise), a vCPU thread takes them back
- * when the guest acknowledges (irq_ack, from a fast_write), and neither waits for the other. Sources can
- * share a line.
+ * A source's pending bits are one atomic word of the device's: devices set bits (irq_raise), a vCPU thread
+ * takes them back when the guest acknowledges (irq_ack, from a fast_write), and neither waits for the other.
+ * Sources can share a line.
  */
 #pragma once
 
@@ -19,7 +19,7 @@
 struct irq_line;
 
 struct irq_source {
-    _Atomic uint32_t pending; /* the device's InterruptStatus */
+    _Atomic uint32_t *pending; /* the device's word of what it interrupts for */
     struct irq_line *line;
 };
 

@@ -15,9 +15,15 @@
 #define LAYOUT_RESET_GPA    UINT64_C(0xffff0) /* a PC's reset vector: kernels jump here to reboot "by BIOS" */
 #define LAYOUT_HIGH_RAM_GPA UINT64_C(0x100000)
 
-/* virtio-mmio devices: one page each from here up, in the gap below 4 GiB. */
+/*
+ * virtio-mmio devices: two pages each from here up, in the gap below 4 GiB. A device's registers lie across
+ * the border of its pages: those up to QueueNotify at the end of the first, those from InterruptStatus on at
+ * the start of the second, which the guest reads without an exit (dev/virtio.h).
+ */
 #define LAYOUT_VIRTIO_BASE   UINT64_C(0xc0001000)
-#define LAYOUT_VIRTIO_STRIDE UINT64_C(0x1000)
+#define LAYOUT_VIRTIO_STRIDE UINT64_C(0x2000)
+#define LAYOUT_VIRTIO_SIZE   UINT64_C(0x200) /* of the registers, configuration space included */
+#define LAYOUT_VIRTIO_SHOWN  UINT64_C(0x60)  /* where the second page begins: InterruptStatus (4.2.2) */
 #define LAYOUT_VIRTIO_MAX    64u
 
 #define LAYOUT_IOAPIC_GPA UINT64_C(0xfec00000)
@@ -40,16 +46,22 @@
 
 /*
  * Lines for virtio devices. Pins 0, 1, 2, 4, 8, 9 and 13 are taken by or kept clear of the PC's own (timer,
- * keyboard, cascade, COM1, clock, GED, FPU). All lines are edge-triggered, active high (dev/irq.h says why),
- * and devices can share one when there are more of them than lines.
+ * keyboard, cascade, COM1, clock, GED, FPU). Those from 16 on come first: KVM raises the others in its PIC
+ * too, which nobody uses. All lines are edge-triggered, active high (dev/irq.h says why), and devices can
+ * share one when there are more of them than lines.
  */
-static const uint8_t layout_virtio_gsis[] = {5, 6, 7, 10, 11, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 3};
+static const uint8_t layout_virtio_gsis[] = {16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 10, 11, 12, 14, 15, 3};
 
 static inline unsigned layout_virtio_gsi(unsigned slot)
 {
     return layout_virtio_gsis[slot % ARRAY_SIZE(layout_virtio_gsis)];
 }
+/* The second page of a device. */
+static inline gpa_t layout_virtio_shown_gpa(unsigned slot)
+{
+    return gpa(LAYOUT_VIRTIO_BASE + slot * LAYOUT_VIRTIO_STRIDE + 0x1000);
+}
 static inline gpa_t layout_virtio_gpa(unsigned slot)
 {
-    return gpa(LAYOUT_VIRTIO_BASE + slot * LAYOUT_VIRTIO_STRIDE);
+    return gpa(layout_virtio_shown_gpa(slot).value - LAYOUT_VIRTIO_SHOWN);
 }

@@ -5,7 +5,8 @@
 
 struct legacy {
     struct legacy_config config;
-    struct irq_source events;   /* pending: what LAYOUT_ACPI_EVENTS reads as */
+    struct irq_source irq;
+    _Atomic uint32_t events;    /* irq.pending: what LAYOUT_ACPI_EVENTS reads as */
     _Atomic uint8_t cmos_index; /* which CMOS register port 0x71 is; set and used on vCPU threads alone */
 };
 
@@ -165,8 +166,8 @@ static uint64_t acpi_read(void *device, uint64_t offset, unsigned length)
     (void)length;
     if (offset != LAYOUT_ACPI_EVENTS - LAYOUT_ACPI_SLEEP)
         return 0; /* sleep status: no wake-up has happened */
-    uint32_t events = atomic_load(&legacy->events.pending);
-    irq_ack(&legacy->events, events);
+    uint32_t events = atomic_load(&legacy->events);
+    irq_ack(&legacy->irq, events);
     return events;
 }
 
@@ -195,6 +196,7 @@ int legacy_new(const struct legacy_config *config, struct legacy **ret_legacy)
     if (!legacy)
         return fail(-ENOMEM, "no memory for the legacy devices");
     legacy->config = *config;
+    legacy->irq.pending = &legacy->events;
     *ret_legacy = legacy;
     return 0;
 }
@@ -209,7 +211,7 @@ int legacy_attach(struct legacy *legacy, struct bus *bus, struct irq_lines *line
         .read = cmos_read, .write = cmos_write, .fast_read = cmos_fast_read, .fast_write = cmos_fast_write};
     static const struct bus_ops acpi = {.read = acpi_read, .write = acpi_write, .fast_read = acpi_fast_read};
 
-    irq_connect(lines, LAYOUT_GED_GSI, &legacy->events);
+    irq_connect(lines, LAYOUT_GED_GSI, &legacy->irq);
     int r = bus_add(bus, VCPU_PORT, LAYOUT_I8042_DATA, 1, &data, legacy);
     if (r == 0)
         r = bus_add(bus, VCPU_PORT, LAYOUT_I8042_COMMAND, 1, &command, legacy);
@@ -222,7 +224,7 @@ int legacy_attach(struct legacy *legacy, struct bus *bus, struct irq_lines *line
 
 void legacy_power_button(struct legacy *legacy)
 {
-    irq_raise(&legacy->events, EVENT_POWER);
+    irq_raise(&legacy->irq, EVENT_POWER);
 }
 
 void legacy_free(struct legacy *legacy)

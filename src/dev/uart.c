@@ -39,7 +39,8 @@ struct uart {
     struct irq_source irq;
 
     /* Any thread. */
-    _Atomic bool has_output; /* false: characters vanish */
+    _Atomic uint32_t interrupting; /* irq.pending: interrupts_due() when it was last told */
+    _Atomic bool has_output;       /* false: characters vanish */
     _Atomic uint8_t ier, lcr, mcr, fcr, scr, dll, dlm;
     _Atomic bool
         thr_empty_pending; /* the THRE interrupt's condition: the THR emptied and nobody has been told */
@@ -90,7 +91,7 @@ static uint32_t interrupts_due(struct uart *uart)
 static void update_interrupt(struct uart *uart)
 {
     for (;;) {
-        uint32_t due = interrupts_due(uart), pending = atomic_load(&uart->irq.pending);
+        uint32_t due = interrupts_due(uart), pending = atomic_load(&uart->interrupting);
         if (due == pending)
             return;
         if (pending & ~due)
@@ -457,6 +458,7 @@ int uart_new(struct loop *loop, const struct uart_config *config, struct uart **
     }
     uart->loop = loop;
     uart->config = *config;
+    uart->irq.pending = &uart->interrupting;
     uart->has_input = config->input_fd >= 0;
     atomic_init(&uart->has_output, config->output_fd >= 0);
     atomic_init(&uart->dll, 1); /* 115200 */

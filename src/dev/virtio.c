@@ -37,6 +37,15 @@ void virtio_driver_slip(struct virtio_device *device, const char *format, ...)
     count_fault(device, words);
 }
 
+/* The acknowledgements that KVM keeps come first: what the guest has taken is not pending any more. One that
+ * comes after this look is harmless: the guest sends it before it looks at what the interrupt is for, and
+ * that is in place by now. */
+static void interrupt_driver(struct virtio_device *device, uint32_t bits)
+{
+    bus_take_deferred(device->bus);
+    irq_raise(&device->irq, bits);
+}
+
 static void stop_device(struct virtio_device *device)
 {
     device->state = VIRTIO_STOPPING;
@@ -46,8 +55,8 @@ static void stop_device(struct virtio_device *device)
 void virtio_driver_fault(struct virtio_device *device)
 {
     count_fault(device, fail_text());
-    atomic_fetch_or(&device->status, VIRTIO_CONFIG_S_NEEDS_RESET);
-    irq_raise(&device->irq, VIRTIO_MMIO_INT_CONFIG); /* virtio 1.2, 2.1.2 */
+    atomic_fetch_or(&device->shown->status, VIRTIO_CONFIG_S_NEEDS_RESET);
+    interrupt_driver(device, VIRTIO_MMIO_INT_CONFIG); /* virtio 1.2, 2.1.2 */
     if (device->state == VIRTIO_RUNNING)
         stop_device(device);
 }
@@ -119,7 +128,7 @@ static void advance_status(struct virtio_device *device, uint32_t value)
         {VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_DRIVER},
         {VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK},
     };
-    uint32_t status = atomic_load(&device->status);
+    uint32_t status = atomic_load(&device->shown->status);
     /* NEEDS_RESET is the device's; a driver that adds a bit to what it read writes it too. */
     uint32_t wanted = value & ~(uint32_t)VIRTIO_CONFIG_S_NEEDS_RESET;
     bool valid = !(wanted & ~STATUS_OF_DRIVER) && !(status & STATUS_OF_DRIVER & ~wanted);
@@ -132,7 +141,7 @@ static void advance_status(struct virtio_device *device, uint32_t value)
     uint32_t added = wanted & ~status;
     if ((added & VIRTIO_CONFIG_S_FEATURES_OK) && !negotiate(device))
         added &= ~(uint32_t)(VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK);
-    atomic_store(&device->status, status | added);
+    atomic_store(&device->shown->status, status | added);
     if (added & VIRTIO_CONFIG_S_DRIVER_OK)
         start_device(device);
 }
@@ -143,7 +152,7 @@ static void finish_reset(struct virtio_device *device)
         atomic_store((_Atomic uint32_t *)&device->regs + i, 0);
     device->features = 0;
     irq_ack(&device->irq, UINT32_MAX);
-    atomic_store(&device->status, 0);
+    atomic_store(&device->shown->status, 0);
     struct bus_waiter *waiter = ptr_steal(&device->reset_waiter);
     bus_done(waiter);
 }
@@ -184,7 +193,7 @@ void virtio_kicked(struct virtio_device *device, unsigned queue)
 {
     if (device->state == VIRTIO_RUNNING && device->queues[queue].ready)
         device->kind->kicked(device, queue);
-    else if (!(atomic_load(&device->status) & VIRTIO_CONFIG_S_NEEDS_RESET))
+    else if (!(atomic_load(&device->shown->status) & VIRTIO_CONFIG_S_NEEDS_RESET))
         virtio_driver_slip(device, "queue %u notified before it was set up", queue);
 }
 
@@ -246,7 +255,7 @@ static void interrupt_for_pushed(struct loop_hook *hook)
     device->pushed = 0;
     for (unsigned q = 0; pushed; q++, pushed >>= 1)
         if ((pushed & 1) && virtqueue_wants_interrupt(&device->queues[q]))
-            irq_raise(&device->irq, VIRTIO_MMIO_INT_VRING);
+            interrupt_driver(device, VIRTIO_MMIO_INT_VRING);
 }
 
 /* --- life --- */
@@ -256,6 +265,11 @@ void virtio_init(struct virtio_device *device, const struct virtio_kind *kind, s
 {
     CHECK(kind->queue_count <= VIRTIO_QUEUES_MAX);
     *device = (struct virtio_device){.kind = kind, .loop = loop, .offered = features | FEATURES_OF_ALL};
+    device->shown = &device->hidden;
+    device->irq.pending = &device->shown->interrupt_status;
+    /* No shared memory region has any id: all of them are of length -1 (4.2.2.1). */
+    for (unsigned i = 0; i < ARRAY_SIZE(device->shown->shm); i++)
+        atomic_store(&device->shown->shm[i], UINT32_MAX);
     snprintf(device->label, sizeof(device->label), "%s", label);
     device->hook.run = interrupt_for_pushed;
     for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++)
@@ -266,15 +280,17 @@ void virtio_init(struct virtio_device *device, const struct virtio_kind *kind, s
 void virtio_set_config(struct virtio_device *device, const void *config, size_t size)
 {
     uint32_t words[VIRTIO_CONFIG_MAX / 4] = {0};
+    struct virtio_shown *shown = device->shown;
     CHECK(size <= sizeof(words));
+    CHECK(shown == &device->hidden || device->state != VIRTIO_RUNNING);
     memcpy(words, config, size);
     device->config_size = (uint32_t)size;
-    atomic_fetch_add(&device->config_generation, 1);
+    atomic_fetch_add(&shown->config_generation, 1);
     for (size_t i = 0; i < ARRAY_SIZE(words); i++)
-        atomic_store(&device->config[i], words[i]);
-    atomic_fetch_add(&device->config_generation, 1);
+        atomic_store(&shown->config[i], words[i]);
+    atomic_fetch_add(&shown->config_generation, 1);
     if (device->state == VIRTIO_RUNNING)
-        irq_raise(&device->irq, VIRTIO_MMIO_INT_CONFIG);
+        interrupt_driver(device, VIRTIO_MMIO_INT_CONFIG);
 }
 
 static bool kicks_in_flight(const struct virtio_device *device)

@@ -5,11 +5,17 @@
  *   vCPU threads                                       loop thread
  *   every register but Status is a word of struct      Status writes, for which the vCPU waits: features are
  *   virtio_registers, read and written in place        checked, queues started, the device reset
- *   InterruptACK takes bits of irq.pending back        kicks (eventfds that KVM signals), the kind's work
+ *   InterruptACK takes bits of InterruptStatus back    kicks (eventfds that KVM signals), the kind's work
  *
  * What a driver writes while it sets the device up is looked at only when it writes Status, and it may write
  * those words only in the states that the specification names for each. So a probe of sixty accesses comes to
  * the loop five times.
+ *
+ * An interrupt costs the guest no exit to this process. InterruptStatus lies in a page of ours that the guest
+ * reads as memory (struct virtio_shown), and KVM keeps its InterruptACKs until the loop is about to raise the
+ * line again (bus_take_deferred), which is the next time that anybody asks. The guest's view in between: a
+ * bit that it has acknowledged may still read as 1, and an interrupt that it takes never shows one that is
+ * stale.
  */
 #pragma once
 
@@ -58,6 +64,21 @@ struct virtio_registers {
     struct virtio_queue_registers queues[VIRTIO_QUEUES_MAX];
 };
 
+/*
+ * The registers from InterruptStatus on, in the form in which a guest reads them: a page of memory to it,
+ * which it cannot write. Host and guest are little-endian.
+ */
+struct virtio_shown {
+    _Atomic uint32_t interrupt_status; /* 0x060 */
+    _Atomic uint32_t write_only_064[3];
+    _Atomic uint32_t status; /* 0x070 */
+    _Atomic uint32_t write_only_074[15];
+    _Atomic uint32_t shm[4]; /* 0x0b0: length and base of the shared memory region chosen */
+    _Atomic uint32_t reserved_0c0[15];
+    _Atomic uint32_t config_generation;             /* 0x0fc; odd while the loop is changing config */
+    _Atomic uint32_t config[VIRTIO_CONFIG_MAX / 4]; /* 0x100 */
+};
+
 enum virtio_state {
     VIRTIO_IDLE,     /* no queue in use: before DRIVER_OK, and after a stop */
     VIRTIO_RUNNING,  /* DRIVER_OK */
@@ -75,15 +96,15 @@ struct virtio_device {
     const struct virtio_kind *kind;
     struct loop *loop;
     const struct guest_mem *mem;
+    struct bus *bus;
     char label[24];   /* "disk 0", for words */
     uint64_t offered; /* features; fixed once attached */
 
     /* Any thread. */
     struct virtio_registers regs;
-    _Atomic uint32_t status;
-    _Atomic uint32_t config[VIRTIO_CONFIG_MAX / 4];
-    _Atomic uint32_t config_generation; /* odd while the loop is changing config */
-    struct irq_source irq;              /* pending = InterruptStatus */
+    struct virtio_shown *shown; /* the page that the guest reads; `hidden` where KVM cannot do that */
+    struct virtio_shown hidden;
+    struct irq_source irq;   /* pending = shown->interrupt_status */
     _Atomic uint64_t faults; /* times the driver broke the protocol: counted, logged at a bounded rate */
 
     /* Loop thread. */
@@ -104,7 +125,8 @@ void virtio_init(struct virtio_device *device, const struct virtio_kind *kind, s
                  const char *label, uint64_t features);
 
 /* Sets the device configuration space (`size` <= VIRTIO_CONFIG_MAX; bytes beyond it read as zeros). A driver
- * that is running sees the generation change and is interrupted. Loop thread, or before the vCPUs run. */
+ * that is running sees the generation change and is interrupted; only where it reads by exits, since a page
+ * that it reads as memory changes under it by halves. Loop thread, or before the vCPUs run. */
 void virtio_set_config(struct virtio_device *device, const void *config, size_t size);
 
 /* Puts `device` on the bus at `slot` (dev/layout.h) with its interrupt line and kick eventfds. Before the

@@ -4,13 +4,21 @@
 
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
+#include <stddef.h>
+#include <string.h>
 
 #define MMIO_MAGIC   0x74726976u /* "virt" */
 #define MMIO_VERSION 2u
 #define MMIO_VENDOR  0x746c6f56u /* "Volt": any value will do */
 
-/* From 1.2 on; not in Debian 12's header. */
-#define MMIO_QUEUE_RESET 0x0c0u
+#define SHOWN_AT(member, offset)                                                                             \
+    _Static_assert(LAYOUT_VIRTIO_SHOWN + offsetof(struct virtio_shown, member) == (offset), #member)
+SHOWN_AT(interrupt_status, VIRTIO_MMIO_INTERRUPT_STATUS);
+SHOWN_AT(status, VIRTIO_MMIO_STATUS);
+SHOWN_AT(shm, VIRTIO_MMIO_SHM_LEN_LOW);
+SHOWN_AT(config_generation, VIRTIO_MMIO_CONFIG_GENERATION);
+SHOWN_AT(config, VIRTIO_MMIO_CONFIG);
+_Static_assert(sizeof(struct virtio_shown) <= LAYOUT_VIRTIO_SIZE - LAYOUT_VIRTIO_SHOWN, "registers");
 
 static struct virtio_queue_registers *selected_queue(struct virtio_device *device)
 {
@@ -40,26 +48,21 @@ static uint32_t read_register(struct virtio_device *device, uint64_t offset)
     case VIRTIO_MMIO_DEVICE_FEATURES: return read_offered(device);
     case VIRTIO_MMIO_QUEUE_NUM_MAX: return queue ? VIRTQUEUE_SIZE_MAX : 0;
     case VIRTIO_MMIO_QUEUE_READY: return queue ? atomic_load(&queue->ready) : 0;
-    case VIRTIO_MMIO_INTERRUPT_STATUS: return atomic_load(&device->irq.pending);
-    case VIRTIO_MMIO_STATUS: return atomic_load(&device->status);
-    case VIRTIO_MMIO_CONFIG_GENERATION: return atomic_load(&device->config_generation);
-    /* No shared memory region has any id: all of them are of length -1 (4.2.2.1). */
-    case VIRTIO_MMIO_SHM_LEN_LOW:
-    case VIRTIO_MMIO_SHM_LEN_HIGH:
-    case VIRTIO_MMIO_SHM_BASE_LOW:
-    case VIRTIO_MMIO_SHM_BASE_HIGH: return UINT32_MAX;
-    default: return 0; /* write-only, QueueReset (not offered), and what is reserved */
+    default: return 0; /* write-only, and what is reserved */
     }
 }
 
-/* Each word is loaded once: a field of 32 bits is whole even while the loop changes it. */
-static uint64_t read_config(struct virtio_device *device, uint64_t offset, unsigned length)
+/* Registers that the guest reads as memory where KVM can do that. Each word is loaded once: a field of 32
+ * bits is whole even while the loop changes it. */
+static uint64_t read_shown(struct virtio_device *device, uint64_t offset, unsigned length)
 {
+    const uint64_t words = sizeof(*device->shown) / 4;
+    _Atomic uint32_t *shown = (_Atomic uint32_t *)device->shown;
     uint64_t word = offset / 4, low = 0, high = 0;
-    if (word < ARRAY_SIZE(device->config))
-        low = atomic_load(&device->config[word]);
-    if (word + 1 < ARRAY_SIZE(device->config))
-        high = atomic_load(&device->config[word + 1]);
+    if (word < words)
+        low = atomic_load(&shown[word]);
+    if (word + 1 < words)
+        high = atomic_load(&shown[word + 1]);
     uint64_t value = (high << 32 | low) >> (8 * (offset % 4));
     return length == 8 ? value : value & ((UINT64_C(1) << (8 * length)) - 1);
 }
@@ -67,8 +70,8 @@ static uint64_t read_config(struct virtio_device *device, uint64_t offset, unsig
 static uint64_t mmio_read(void *opaque, uint64_t offset, unsigned length)
 {
     struct virtio_device *device = opaque;
-    if (offset >= VIRTIO_MMIO_CONFIG)
-        return read_config(device, offset - VIRTIO_MMIO_CONFIG, length);
+    if (offset >= LAYOUT_VIRTIO_SHOWN)
+        return read_shown(device, offset - LAYOUT_VIRTIO_SHOWN, length);
     if (length != 4 || offset % 4) {
         virtio_driver_slip(device, "register 0x%llx read with %u bytes", (unsigned long long)offset, length);
         return 0;
@@ -81,7 +84,7 @@ static bool mmio_fast_read(void *opaque, uint64_t offset, unsigned length, uint6
     struct virtio_device *device = opaque;
     /* While the loop is changing the configuration, its generation is to be had only from the loop:
      * afterwards. */
-    if (offset == VIRTIO_MMIO_CONFIG_GENERATION && atomic_load(&device->config_generation) % 2)
+    if (offset == VIRTIO_MMIO_CONFIG_GENERATION && atomic_load(&device->shown->config_generation) % 2)
         return false;
     *ret_value = mmio_read(opaque, offset, length);
     return true;
@@ -129,10 +132,10 @@ static void write_queue_register(struct virtio_device *device, uint64_t offset, 
 {
     struct virtio_queue_registers *queue = selected_queue(device);
     _Atomic uint32_t *reg = queue ? queue_register(queue, offset) : NULL;
-    if (!reg || !may_set_queues_up(atomic_load(&device->status)))
+    if (!reg || !may_set_queues_up(atomic_load(&device->shown->status)))
         virtio_driver_slip(device, "register 0x%llx of queue %u written in status 0x%x",
                            (unsigned long long)offset, atomic_load(&device->regs.queue_select),
-                           atomic_load(&device->status));
+                           atomic_load(&device->shown->status));
     else
         atomic_store(reg, offset == VIRTIO_MMIO_QUEUE_READY ? value & 1 : value);
 }
@@ -140,7 +143,7 @@ static void write_queue_register(struct virtio_device *device, uint64_t offset, 
 /* True if that was all: false sends the write to the loop. */
 static bool write_register(struct virtio_device *device, uint64_t offset, uint32_t value)
 {
-    uint32_t status = atomic_load(&device->status);
+    uint32_t status = atomic_load(&device->shown->status);
     switch (offset) {
     case VIRTIO_MMIO_STATUS: return false;
     case VIRTIO_MMIO_QUEUE_NOTIFY:
@@ -206,6 +209,17 @@ static void mmio_write(void *opaque, uint64_t offset, unsigned length, uint64_t 
         virtio_kicked(device, (unsigned)value);
 }
 
+/* From here on the guest reads what we write into the page of `slot`, if KVM has one to give. */
+static void show_registers(struct virtio_device *device, unsigned slot, const struct vm *vm)
+{
+    struct virtio_shown *page = vm_shown_page(vm, layout_virtio_shown_gpa(slot));
+    if (!page)
+        return;
+    memcpy(page, device->shown, sizeof(*page));
+    device->shown = page;
+    device->irq.pending = &page->interrupt_status;
+}
+
 int virtio_attach(struct virtio_device *device, unsigned slot, struct bus *bus, struct vm *vm,
                   struct irq_lines *lines)
 {
@@ -219,8 +233,12 @@ int virtio_attach(struct virtio_device *device, unsigned slot, struct bus *bus, 
     };
     gpa_t base = layout_virtio_gpa(slot);
     device->mem = vm->mem;
+    device->bus = bus;
+    show_registers(device, slot, vm);
     irq_connect(lines, layout_virtio_gsi(slot), &device->irq);
-    int r = bus_add(bus, VCPU_MMIO, base.value, LAYOUT_VIRTIO_STRIDE, &ops, device);
+    int r = bus_add(bus, VCPU_MMIO, base.value, LAYOUT_VIRTIO_SIZE, &ops, device);
+    if (r == 0)
+        r = bus_defer_writes(bus, vm, gpa(base.value + VIRTIO_MMIO_INTERRUPT_ACK));
     if (r == 0)
         r = virtio_watch_kicks(device);
     for (unsigned q = 0; r == 0 && q < device->kind->queue_count; q++)

@@ -7,6 +7,7 @@
 #include "vcpu/mem.h"
 #include <pthread.h>
 
+struct kvm_coalesced_mmio_ring;
 struct kvm_run;
 
 enum vcpu_space { VCPU_MMIO, VCPU_PORT };
@@ -45,10 +46,23 @@ struct vcpu {
     pthread_t thread;
 };
 
+/*
+ * Pages outside RAM that the guest reads as memory and whose writes exit as those to a device do: `count` of
+ * them, one every `stride` bytes from `first`.
+ */
+struct vm_shown_pages {
+    gpa_t first;
+    uint64_t stride;
+    unsigned count;
+};
+
 struct vm {
     int kvm_fd;
     int fd;
     const struct guest_mem *mem;
+    struct vm_shown_pages shown;
+    uint8_t *shown_host; /* the pages, one after the other, zeroed; NULL where KVM cannot show them */
+    struct kvm_coalesced_mmio_ring *deferred; /* NULL where KVM cannot defer */
     unsigned cpu_count;
     struct vcpu *cpus;
     size_t run_size; /* bytes of the kvm_run mapping */
@@ -64,7 +78,8 @@ struct vm {
  * come with the remedy. `mem` is lent for the VM's life. Ends with vm_free(), also after failure of a later
  * step.
  */
-int vm_new(const struct guest_mem *mem, unsigned cpu_count, struct vm *ret_vm);
+int vm_new(const struct guest_mem *mem, const struct vm_shown_pages *shown, unsigned cpu_count,
+           struct vm *ret_vm);
 void vm_free(struct vm *vm);
 
 /* Registers: vCPU 0 enters a PVH kernel at `entry` with EBX = `start_info`; the others wait for INIT/SIPI. */
@@ -73,6 +88,18 @@ int vm_set_pvh_entry(struct vm *vm, gpa_t entry, gpa_t start_info);
 /* Writes to `at` (guest physical, 4 bytes) of value `datamatch` signal `event_fd` inside KVM and never exit.
  */
 int vm_add_ioeventfd(struct vm *vm, gpa_t at, uint32_t datamatch, int event_fd);
+
+/* The host's side of the shown page at `at`; NULL if there is none, and the guest's reads of it exit. */
+void *vm_shown_page(const struct vm *vm, gpa_t at);
+
+/*
+ * Writes to the `length` bytes at `at` are kept inside KVM for vm_take_deferred(). A few fit (170 on x86),
+ * and what does not exits; so does everything on a KVM that cannot defer.
+ */
+int vm_defer_writes(struct vm *vm, gpa_t at, uint32_t length);
+
+/* The oldest deferred write, which is forgotten: false if there is none. One thread at a time. */
+bool vm_take_deferred(struct vm *vm, struct vcpu_access *ret_write);
 
 /* Starts one thread per vCPU. `callbacks` is lent until the process ends. */
 int vm_start(struct vm *vm, const struct vcpu_callbacks *callbacks);

@@ -63,21 +63,45 @@ static int probe_capabilities(int kvm_fd)
     return 0;
 }
 
+static int set_slot(const struct vm *vm, unsigned slot, gpa_t at, uint64_t size, void *host, uint32_t flags)
+{
+    struct kvm_userspace_memory_region region = {
+        .slot = slot,
+        .flags = flags,
+        .guest_phys_addr = at.value,
+        .memory_size = size,
+        .userspace_addr = (uintptr_t)host,
+    };
+    int r = kvm_ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
+    return r < 0 ? fail_errno(r, "KVM_SET_USER_MEMORY_REGION of slot %u", slot) : 0;
+}
+
 static int set_memory(const struct vm *vm)
 {
-    for (unsigned i = 0; i < vm->mem->region_count; i++) {
+    int r = 0;
+    for (unsigned i = 0; r == 0 && i < vm->mem->region_count; i++) {
         const struct guest_region *region = &vm->mem->regions[i];
-        struct kvm_userspace_memory_region slot = {
-            .slot = i,
-            .guest_phys_addr = region->start.value,
-            .memory_size = region->size,
-            .userspace_addr = (uintptr_t)region->host,
-        };
-        int r = kvm_ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot);
-        if (r < 0)
-            return fail_errno(r, "KVM_SET_USER_MEMORY_REGION of slot %u", i);
+        r = set_slot(vm, i, region->start, region->size, region->host, 0);
     }
-    return 0;
+    return r;
+}
+
+/* After the slots of RAM. A KVM without read-only slots (none on x86 since Linux 3.7) lets reads exit. */
+static int show_pages(struct vm *vm)
+{
+    const struct vm_shown_pages *shown = &vm->shown;
+    if (kvm_ioctl_value(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) <= 0)
+        return 0;
+    uint8_t *host =
+        mmap(NULL, shown->count * GUEST_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (host == MAP_FAILED)
+        return fail_errno(-errno, "no memory for %u pages of registers", shown->count);
+    vm->shown_host = host;
+    int r = 0;
+    for (unsigned i = 0; r == 0 && i < shown->count; i++)
+        r = set_slot(vm, vm->mem->region_count + i, gpa(shown->first.value + i * shown->stride), GUEST_PAGE,
+                     host + i * GUEST_PAGE, KVM_MEM_READONLY);
+    return r;
 }
 
 /*
@@ -128,6 +152,8 @@ static int make_machine(struct vm *vm)
     if (r < 0)
         return fail_errno(r, "KVM_SET_TSS_ADDR");
     r = set_memory(vm);
+    if (r == 0)
+        r = show_pages(vm);
     if (r < 0)
         return r;
     r = kvm_ioctl_value(vm->fd, KVM_CREATE_IRQCHIP, 0);
@@ -157,6 +183,18 @@ static int make_cpu(struct vm *vm, unsigned index, struct kvm_cpuid2 *cpuid)
     return cpu_set_lapic(cpu);
 }
 
+#define DEFERRED_ENTRIES                                                                                     \
+    ((GUEST_PAGE - sizeof(struct kvm_coalesced_mmio_ring)) / sizeof(struct kvm_coalesced_mmio))
+
+/* The ring of deferred writes is one for the VM, and lies behind the kvm_run of each vCPU
+ * (Documentation/virt/kvm/api.rst, 4.116). */
+static void find_deferred(struct vm *vm)
+{
+    int page = kvm_ioctl_value(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_MMIO);
+    if (page > 0 && vm->run_size >= ((size_t)page + 1) * GUEST_PAGE)
+        vm->deferred = (void *)((uint8_t *)vm->cpus[0].run + (size_t)page * GUEST_PAGE);
+}
+
 static int make_cpus(struct vm *vm)
 {
     int limit = kvm_ioctl_value(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
@@ -171,15 +209,18 @@ static int make_cpus(struct vm *vm)
     int r = cpuid_prepare(vm->kvm_fd, &cpuid);
     for (unsigned i = 0; r >= 0 && i < vm->cpu_count; i++)
         r = make_cpu(vm, i, cpuid);
+    if (r >= 0)
+        find_deferred(vm);
     return r;
 }
 
-int vm_new(const struct guest_mem *mem, unsigned cpu_count, struct vm *ret_vm)
+int vm_new(const struct guest_mem *mem, const struct vm_shown_pages *shown, unsigned cpu_count,
+           struct vm *ret_vm)
 {
     if (cpu_count == 0 || cpu_count > VM_CPUS_MAX)
         return fail(-EINVAL, "%u CPUs: a VM has 1 to %u", cpu_count, VM_CPUS_MAX);
     struct vm *vm = ret_vm;
-    *vm = (struct vm){.kvm_fd = -1, .fd = -1, .mem = mem, .cpu_count = cpu_count};
+    *vm = (struct vm){.kvm_fd = -1, .fd = -1, .mem = mem, .shown = *shown, .cpu_count = cpu_count};
     vm->cpus = calloc(cpu_count, sizeof(*vm->cpus));
     if (!vm->cpus)
         return fail(-ENOMEM, "no memory for %u vCPUs", cpu_count);
@@ -205,6 +246,10 @@ void vm_free(struct vm *vm)
     }
     free(vm->cpus);
     vm->cpus = NULL;
+    vm->deferred = NULL;
+    if (vm->shown_host)
+        munmap(vm->shown_host, vm->shown.count * GUEST_PAGE);
+    vm->shown_host = NULL;
     cleanup_fd(&vm->fd);
     cleanup_fd(&vm->kvm_fd);
 }
@@ -220,4 +265,39 @@ int vm_add_ioeventfd(struct vm *vm, gpa_t at, uint32_t datamatch, int event_fd)
     };
     int r = kvm_ioctl(vm->fd, KVM_IOEVENTFD, &event);
     return r < 0 ? fail_errno(r, "KVM_IOEVENTFD at 0x%llx", (unsigned long long)at.value) : 0;
+}
+
+void *vm_shown_page(const struct vm *vm, gpa_t at)
+{
+    const struct vm_shown_pages *shown = &vm->shown;
+    uint64_t offset = at.value - shown->first.value; /* below the first: more than there are */
+    if (!vm->shown_host || offset % shown->stride || offset / shown->stride >= shown->count)
+        return NULL;
+    return vm->shown_host + offset / shown->stride * GUEST_PAGE;
+}
+
+int vm_defer_writes(struct vm *vm, gpa_t at, uint32_t length)
+{
+    struct kvm_coalesced_mmio_zone zone = {.addr = at.value, .size = length};
+    if (!vm->deferred)
+        return 0;
+    int r = kvm_ioctl(vm->fd, KVM_REGISTER_COALESCED_MMIO, &zone);
+    return r < 0 ? fail_errno(r, "KVM_REGISTER_COALESCED_MMIO at 0x%llx", (unsigned long long)at.value) : 0;
+}
+
+bool vm_take_deferred(struct vm *vm, struct vcpu_access *ret_write)
+{
+    struct kvm_coalesced_mmio_ring *ring = vm->deferred;
+    if (!ring)
+        return false;
+    /* KVM fills the entry and then moves `last`; what is behind `first` it fills again. */
+    uint32_t first = ring->first;
+    if (first == __atomic_load_n(&ring->last, __ATOMIC_ACQUIRE))
+        return false;
+    const struct kvm_coalesced_mmio *entry = &ring->coalesced_mmio[first];
+    *ret_write = (struct vcpu_access){
+        .space = VCPU_MMIO, .is_write = true, .length = entry->len, .address = entry->phys_addr};
+    memcpy(&ret_write->value, entry->data, sizeof(entry->data));
+    __atomic_store_n(&ring->first, (first + 1) % (uint32_t)DEFERRED_ENTRIES, __ATOMIC_RELEASE);
+    return true;
 }

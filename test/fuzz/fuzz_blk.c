@@ -60,15 +60,15 @@ static void step(struct program *program)
         rig_write(offset, (uint32_t)take(program, 4));
         break;
     case 1:
-        offset = take(program, 2) % LAYOUT_VIRTIO_STRIDE;
+        offset = take(program, 2) % LAYOUT_VIRTIO_SIZE;
         length = 1u << take(program, 1) % 4;
-        if (offset + length <= LAYOUT_VIRTIO_STRIDE)
+        if (offset + length <= LAYOUT_VIRTIO_SIZE)
             rig_write_bytes(offset, length, take(program, 8));
         break;
     case 2:
-        offset = take(program, 2) % LAYOUT_VIRTIO_STRIDE;
+        offset = take(program, 2) % LAYOUT_VIRTIO_SIZE;
         length = 1u << take(program, 1) % 4;
-        if (offset + length <= LAYOUT_VIRTIO_STRIDE)
+        if (offset + length <= LAYOUT_VIRTIO_SIZE)
             rig_read_bytes(offset, length);
         break;
     case 3: write_memory(program); break;

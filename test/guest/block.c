@@ -77,7 +77,7 @@ static void in_flight(const uint8_t *out)
     uint64_t seen = 0;
     for (unsigned i = 0; i < COUNT; i++) {
         while (block.queue.used->idx == block.queue.seen)
-            mmio_read(block.device, REG_INTERRUPT_STATUS);
+            device_pause(block.device);
         barrier();
         uint32_t head = block.queue.used->ring[block.queue.seen++ % QUEUE].id;
         EXPECT(head < 3 * COUNT);

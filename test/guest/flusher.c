@@ -31,7 +31,7 @@ static void wait_for(uint32_t requests)
     struct queue *queue = &block.queue;
     while (pending & requests) {
         while (queue->used->idx == queue->seen)
-            mmio_read(block.device, REG_INTERRUPT_STATUS);
+            device_pause(block.device);
         barrier();
         uint32_t head = queue->used->ring[queue->seen++ % QUEUE].id;
         EXPECT(head % 3 == 0 && head < QUEUE && (pending >> head / 3 & 1));

@@ -93,7 +93,7 @@ for case in head-index head-index-far next-index avail-jump chain-loop chain-sel
     queue-size-huge queue-size-zero queue-desc-hole queue-avail-wrap queue-used-hole queue-misaligned; do
     tap_run "hostile: $case" hostile "$case" reported
 done
-for case in reset-in-flight notify-early features-wild; do
+for case in reset-in-flight notify-early features-wild ack-flood shown-writes; do
     tap_run "hostile: $case" hostile "$case" silent
 done
 for seed in 1 2 3; do

@@ -7,9 +7,10 @@ build=${BUILD:-build}
 make -s all images guests
 payload=$(mktemp -d)
 trap 'rm -rf "$payload"' EXIT
-cp "$build/volt-vmm" "$build/guest/vmlinuz" "$build/guest/initrd.cpio" $here/cases.sh "$payload/"
+cp "$build/volt-vmm" "$build/guest/vmlinuz" "$build/guest/initrd.cpio" \
+    "$build/test/guest/hostile" $here/cases.sh "$payload/"
 guest/image/make-image.sh --init "$build/guest/volt-init" --add $here/inside:/usr/bin/inside --size 48M "$payload/rootfs.ext4"
-groups=(${TAP_ONLY:+"only=$TAP_ONLY"} boot main)
+groups=(${TAP_ONLY:+"only=$TAP_ONLY"} boot tiny main)
 if ours=$("$build/volt-kernel" path volt 2>/dev/null); then
     cp "$ours" "$payload/vmlinux"
 fi

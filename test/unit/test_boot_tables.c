@@ -186,9 +186,9 @@ Test(boot_tables, command_line_words_without_acpi)
         const char *given, *got;
     } rows[] = {
         {"quiet", "quiet"},
-        {"acpi=off", "virtio_mmio.device=4K@0xc0001000:5 virtio_mmio.device=4K@0xc0002000:6 acpi=off"},
+        {"acpi=off", "virtio_mmio.device=512@0xc0001fa0:16 virtio_mmio.device=512@0xc0003fa0:17 acpi=off"},
         {"a  acpi=off b",
-         "virtio_mmio.device=4K@0xc0001000:5 virtio_mmio.device=4K@0xc0002000:6 a  acpi=off b"},
+         "virtio_mmio.device=512@0xc0001fa0:16 virtio_mmio.device=512@0xc0003fa0:17 a  acpi=off b"},
         {"acpi=offline", "acpi=offline"},
         {"noacpi=off pci=acpi=off", "noacpi=off pci=acpi=off"},
         {"quiet -- acpi=off", "quiet -- acpi=off"}, /* init's, not the kernel's */

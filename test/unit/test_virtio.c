@@ -265,7 +265,7 @@ Test(virtio, queue_that_is_not_there_cannot_be_set_up)
 
 Test(virtio, registers_are_words)
 {
-    cr_assert(rig_read_bytes(VIRTIO_MMIO_STATUS, 1) == 0, "a byte of a register");
+    cr_assert(rig_read_bytes(VIRTIO_MMIO_MAGIC_VALUE, 1) == 0, "a byte of a register");
     rig_write_bytes(VIRTIO_MMIO_STATUS, 8, 1);
     rig_write_bytes(VIRTIO_MMIO_STATUS + 1, 4, 1);
     status_is(0);

@@ -1,7 +1,7 @@
 #include "lib/virtio.h"
 
-/* Polls of a register, each an exit of some microseconds at least: a bound in the order of a minute, after
- * which a wait has failed. */
+/* Pauses, each an exit of some microseconds at least: a bound in the order of a minute, after which a wait has
+ * failed. */
 #define POLLS_MAX 2000000u
 
 uintptr_t device_find(uint32_t device_id)
@@ -21,8 +21,10 @@ uintptr_t device_find(uint32_t device_id)
 void device_reset(uintptr_t device)
 {
     mmio_write(device, REG_STATUS, 0);
-    for (unsigned polls = 0; mmio_read(device, REG_STATUS) != 0; polls++)
+    for (unsigned polls = 0; mmio_read(device, REG_STATUS) != 0; polls++) {
         EXPECT(polls < POLLS_MAX);
+        device_pause(device);
+    }
 }
 
 uint64_t device_features(uintptr_t device)
@@ -102,9 +104,9 @@ void queue_kick(struct queue *queue)
 
 uint32_t queue_wait(struct queue *queue, uint16_t head)
 {
-    /* A read of a register is a pause that lets the monitor's threads run, on one core too. */
     for (unsigned polls = 0; queue->used->idx == queue->seen; polls++) {
         EXPECT(polls < POLLS_MAX);
+        device_pause(queue->device);
         EXPECT(!(mmio_read(queue->device, REG_STATUS) & STATUS_NEEDS_RESET));
     }
     barrier();
@@ -116,9 +118,13 @@ uint32_t queue_wait(struct queue *queue, uint16_t head)
 
 void device_expect_fault(uintptr_t device)
 {
-    for (unsigned polls = 0; !(mmio_read(device, REG_STATUS) & STATUS_NEEDS_RESET); polls++)
+    for (unsigned polls = 0; !(mmio_read(device, REG_STATUS) & STATUS_NEEDS_RESET); polls++) {
         EXPECT(polls < POLLS_MAX);
-    for (unsigned polls = 0; !(mmio_read(device, REG_INTERRUPT_STATUS) & INTERRUPT_CONFIG); polls++)
+        device_pause(device);
+    }
+    for (unsigned polls = 0; !(mmio_read(device, REG_INTERRUPT_STATUS) & INTERRUPT_CONFIG); polls++) {
         EXPECT(polls < POLLS_MAX);
+        device_pause(device);
+    }
     mmio_write(device, REG_INTERRUPT_ACK, mmio_read(device, REG_INTERRUPT_STATUS));
 }
