@@ -131,6 +131,17 @@ int size_parse(const char *text, uint64_t *ret_bytes);
 #define SIZE_TEXT_MAX 16
 char *size_text(uint64_t bytes, char buffer[SIZE_TEXT_MAX]);
 
+/* openat(2) without O_CREAT, for a file whose reading need not change when it was last read: looking whether
+ * that is due costs a small read as much as finding its page. Only a file's owner may ask for it; others open
+ * it as usual. */
+int open_noatime(int dir, const char *path, int flags);
+
+/* Before there are threads: makes room in the process's table of descriptors for `count` more than all that
+ * were asked for before. With threads the kernel waits for a grace period (10 ms and more) each time that the
+ * table has to grow (fs/file.c, expand_fdtable), and with it who opens a file. A hint: nothing fails if there
+ * is no room. */
+void fd_reserve(unsigned count);
+
 /* Whole buffers: retried on EINTR and short counts. 0, or -errno; -EPIPE (no words) if the file ends early.
  */
 int read_full_at(int fd, void *buffer, size_t length, uint64_t offset);

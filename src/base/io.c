@@ -1,6 +1,24 @@
 #include "base/base.h"
 
+#include <fcntl.h>
 #include <sys/types.h>
+
+int open_noatime(int dir, const char *path, int flags)
+{
+    int fd = openat(dir, path, flags | O_NOATIME);
+    return fd < 0 && errno == EPERM ? openat(dir, path, flags) : fd;
+}
+
+void fd_reserve(unsigned count)
+{
+    static unsigned reserved = 64; /* what any process has open, and what the kernel begins with */
+    reserved += count;
+    /* The highest of them in use for a moment makes the table as large as it. */
+    int any = open("/", O_PATH | O_CLOEXEC);
+    int last = any < 0 ? -1 : fcntl(any, F_DUPFD_CLOEXEC, (int)reserved);
+    cleanup_fd(&last);
+    cleanup_fd(&any);
+}
 
 int read_full_at(int fd, void *buffer, size_t length, uint64_t offset)
 {

@@ -70,6 +70,7 @@ int disk_objects_init(struct disk_objects *objects, struct loop *loop, struct st
     }
     for (unsigned i = 0; i < objects->file_count; i++)
         objects->files[i].fd = -1;
+    fd_reserve(objects->file_count);
     objects->hook.run = close_evicted;
     loop_before_sleep(loop, &objects->hook);
     return 0;

@@ -165,14 +165,6 @@ static void disk_file_close(struct disk *disk)
 
 /* --- opening --- */
 
-/* Reading a disk need not change when it was last read, which costs each read as much as finding its page.
- * Only a file's owner may ask for that. */
-static int open_disk(const char *path, int flags)
-{
-    int fd = open(path, flags | O_NOATIME);
-    return fd < 0 && errno == EPERM ? open(path, flags) : fd;
-}
-
 /* Bytes of the disk, by what kind of file it is. */
 static int disk_size(int fd, const char *path, const struct stat *st, uint64_t *ret_size)
 {
@@ -240,7 +232,7 @@ int disk_file_open(struct loop *loop, const char *path, bool read_only, bool dir
     int flags = O_CLOEXEC | (read_only ? O_RDONLY : O_RDWR) | (direct ? O_DIRECT : 0);
     if (S_ISBLK(st.st_mode) && !read_only)
         flags |= O_EXCL; /* for a device: refuse one that is mounted */
-    CLEANUP_FD int fd = open_disk(path, flags);
+    CLEANUP_FD int fd = open_noatime(AT_FDCWD, path, flags);
     if (fd < 0)
         return open_words(-errno, path, read_only, direct);
     if (fstat(fd, &st) < 0)

@@ -8,7 +8,7 @@ int object_open(struct store *store, const struct object_id *id, unsigned pages,
     char path[SHARD_PATH_MAX];
     struct stat status;
     shard_path(id, path);
-    CLEANUP_FD int fd = openat(store->objects, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    CLEANUP_FD int fd = open_noatime(store->objects, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 && errno == ENOENT)
         return fail(-ENODATA, "%s: object %s is missing (import its image again, with --reread)", store->path,
                     path);

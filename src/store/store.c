@@ -227,9 +227,10 @@ void tmp_name(const char *owner, char name[TMP_NAME_MAX])
 
 void shard_path(const struct object_id *id, char path[SHARD_PATH_MAX])
 {
-    char text[OBJECT_ID_TEXT];
-    object_id_text(id, text);
-    snprintf(path, SHARD_PATH_MAX, "%.2s/%s", text, text + 2);
+    object_id_text(id, path + 1); /* leaves room for the slash */
+    path[0] = path[1];
+    path[1] = path[2];
+    path[2] = '/';
 }
 
 int shard_lock(int kind, const struct object_id *id, bool wait, int *ret_fd)

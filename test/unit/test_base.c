@@ -3,6 +3,7 @@
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -118,4 +119,27 @@ Test(arithmetic, overflow_and_alignment)
     cr_assert_eq(align_down(4097, 4096), 4096, "down");
     cr_assert_eq(align_up(4097, 4096), 8192, "up");
     cr_assert_eq(align_up(4096, 4096), 4096, "aligned stays");
+}
+
+static unsigned descriptor_table(void)
+{
+    char line[256];
+    unsigned size = 0;
+    FILE *status = fopen("/proc/self/status", "re");
+    while (status && fgets(line, sizeof(line), status))
+        if (sscanf(line, "FDSize: %u", &size) == 1)
+            break;
+    fclose(status);
+    return size;
+}
+
+Test(fd, reserved_room_adds_up_and_uses_none)
+{
+    int before = open("/", O_RDONLY | O_CLOEXEC);
+    fd_reserve(200);
+    cr_assert(descriptor_table() >= 264, "a table of %u", descriptor_table());
+    fd_reserve(300);
+    cr_assert(descriptor_table() >= 564, "a table of %u", descriptor_table());
+    int after = open("/", O_RDONLY | O_CLOEXEC);
+    cr_assert(after == before + 1, "descriptor %d after %d: some are left open", after, before);
 }
