@@ -136,6 +136,13 @@ char *size_text(uint64_t bytes, char buffer[SIZE_TEXT_MAX]);
  * it as usual. */
 int open_noatime(int dir, const char *path, int flags);
 
+/*
+ * For a file that is locked by another: true, after a pause, if it is worth another try, for a fifth of a
+ * second in all. The files of a process that was killed are closed after its end where its ring held them,
+ * and its supervisor is faster. `*attempts` is 0 at first.
+ */
+bool lock_again(unsigned *attempts);
+
 /* Before there are threads: makes room in the process's table of descriptors for `count` more than all that
  * were asked for before. With threads the kernel waits for a grace period (10 ms and more) each time that the
  * table has to grow (fs/file.c, expand_fdtable), and with it who opens a file. A hint: nothing fails if there

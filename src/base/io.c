@@ -2,11 +2,21 @@
 
 #include <fcntl.h>
 #include <sys/types.h>
+#include <time.h>
 
 int open_noatime(int dir, const char *path, int flags)
 {
     int fd = openat(dir, path, flags | O_NOATIME);
     return fd < 0 && errno == EPERM ? openat(dir, path, flags) : fd;
+}
+
+bool lock_again(unsigned *attempts)
+{
+    static const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
+    if ((*attempts)++ == 20)
+        return false;
+    nanosleep(&pause, NULL);
+    return true;
 }
 
 void fd_reserve(unsigned count)

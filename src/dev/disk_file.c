@@ -201,7 +201,12 @@ static uint32_t disk_block_size(int fd, const char *path, const struct stat *st,
 static int lock(int fd, const char *path, bool read_only)
 {
     struct flock whole = {.l_type = read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
-    if (fcntl(fd, F_OFD_SETLK, &whole) == 0)
+    unsigned attempts = 0;
+    int r;
+    do
+        r = fcntl(fd, F_OFD_SETLK, &whole);
+    while (r < 0 && (errno == EAGAIN || errno == EACCES) && lock_again(&attempts));
+    if (r == 0)
         return 0;
     if (errno == EAGAIN || errno == EACCES)
         return fail(-EBUSY, "%s: in use by another VM%s (give this one a copy, or ,ro to both)", path,

@@ -91,9 +91,14 @@ static int open_files(struct volume *volume, const char *path, bool read_only)
     volume->delta = openat(volume->directory, "delta", mode | O_CLOEXEC | O_NOFOLLOW);
     if (volume->map < 0 || volume->delta < 0)
         return fail_errno(-errno, "%s: map or delta cannot be opened", path);
-    if (flock(volume->map, (read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) < 0)
+    unsigned attempts = 0;
+    int r;
+    do
+        r = flock(volume->map, (read_only ? LOCK_SH : LOCK_EX) | LOCK_NB);
+    while (r < 0 && lock_again(&attempts));
+    if (r < 0)
         return fail(-EBUSY, "%s: in use (by a running VM, or a commit)", path);
-    int r = make_bits(volume);
+    r = make_bits(volume);
     if (r == 0)
         r = check_map_header(volume, path);
     return r < 0 ? r : load_bits(volume, path);

@@ -47,7 +47,6 @@ run_and_kill()
     fi
     kill -KILL "$pid" # fails if the VM has ended by itself
     wait "$pid" 2>/dev/null || true
-    flock -w 10 volume/map true # the kernel ends a dead process's io_uring, which has the files, a little later
     touch console
     text=$(tr -d '\r' <console | sed -n '/FAILED/p; /^flush[a-z]* [0-9]*$/p')
     if [[ $text == *FAILED* ]] || [ -s log ]; then echo "$text" && cat log && return 1; fi
