@@ -65,8 +65,8 @@ void guest_mem_free(struct guest_mem *mem);
  */
 static inline void *guest_region_at(const struct guest_region *region, gpa_t at, uint64_t length)
 {
-    /* Below the region's start this wraps to more than any size; a region that is not there has size 0. So does
-     * a length of 0, less one. */
+    /* Below the region's start this wraps to more than any size; a region that is not there has size 0. So
+     * does a length of 0, less one. */
     uint64_t offset = at.value - region->start.value;
     bool inside = offset < region->size && length - 1 < region->size - offset;
     return inside ? region->host + offset : NULL;

@@ -309,12 +309,14 @@ static void registers_wild(void)
     }
 }
 
-/* More acknowledgements than KVM keeps (170): the rest go the long way, and the next interrupt is told all the same. */
+/* More acknowledgements than KVM keeps (170): the rest go the long way, and the next interrupt is told all
+ * the same. */
 static void ack_flood(void)
 {
     for (unsigned round = 0; round < 5; round++) {
         for (unsigned i = 0; i < 1000; i++)
-            mmio_write(block.device, REG_INTERRUPT_ACK, i % 4 ? INTERRUPT_USED | INTERRUPT_CONFIG : UINT32_MAX);
+            mmio_write(block.device, REG_INTERRUPT_ACK,
+                       i % 4 ? INTERRUPT_USED | INTERRUPT_CONFIG : UINT32_MAX);
         block_offer(&block, 0, BLOCK_IN, 0, data, SECTOR);
         queue_kick(&block.queue);
         while (block.queue.used->idx == block.queue.seen)
@@ -327,8 +329,8 @@ static void ack_flood(void)
     }
 }
 
-/* The registers from InterruptStatus to the end of their page: what is written there, by whatever instruction, is a write
- * to a device (and most of it to none), and never to memory. */
+/* The registers from InterruptStatus to the end of their page: what is written there, by whatever
+ * instruction, is a write to a device (and most of it to none), and never to memory. */
 static void shown_writes(void)
 {
     enum { FIRST = REG_QUEUE_DEVICE + 8, WORDS = (0x1000 + REG_INTERRUPT_STATUS - FIRST) / 4 };

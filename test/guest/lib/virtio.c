@@ -1,7 +1,7 @@
 #include "lib/virtio.h"
 
-/* Pauses, each an exit of some microseconds at least: a bound in the order of a minute, after which a wait has
- * failed. */
+/* Pauses, each an exit of some microseconds at least: a bound in the order of a minute, after which a wait
+ * has failed. */
 #define POLLS_MAX 2000000u
 
 uintptr_t device_find(uint32_t device_id)

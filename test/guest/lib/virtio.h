@@ -94,8 +94,8 @@ static inline void mmio_write(uintptr_t device, uint32_t reg, uint32_t value)
     *(volatile uint32_t *)(device + reg) = value;
 }
 
-/* A register whose read exits, as those from InterruptStatus on need not: it lets the monitor's threads run, on one
- * core too. */
+/* A register whose read exits, as those from InterruptStatus on need not: it lets the monitor's threads run,
+ * on one core too. */
 static inline void device_pause(uintptr_t device)
 {
     (void)mmio_read(device, REG_MAGIC);
