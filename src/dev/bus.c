@@ -161,7 +161,9 @@ int bus_defer_writes(struct bus *bus, struct vm *vm, gpa_t address)
 void bus_take_deferred(struct bus *bus)
 {
     struct vcpu_access access;
-    while (bus->vm && vm_take_deferred(bus->vm, &access)) {
+    /* As many as KVM keeps, and more: a guest that goes on writing is heard the next time. */
+    unsigned budget = 256;
+    while (bus->vm && budget-- > 0 && vm_take_deferred(bus->vm, &access)) {
         const struct bus_range *range = bus_find(bus, access.space, access.address, access.length);
         if (range)
             (void)range->ops->fast_write(range->device, access.address - range->base, access.length,

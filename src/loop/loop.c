@@ -215,13 +215,13 @@ void loop_stop(struct loop *loop, int value)
 static void handle_completions(struct loop *loop)
 {
     struct io_uring_cq *cq = &loop->ring.cq;
-    unsigned head = *cq->khead;
-    while (!loop->stopped && head != io_uring_smp_load_acquire(cq->ktail)) {
+    while (!loop->stopped && *cq->khead != io_uring_smp_load_acquire(cq->ktail)) {
+        unsigned head = *cq->khead;
         const struct io_uring_cqe *cqe = &cq->cqes[head & cq->ring_mask];
         struct loop_op *op = op_of_cqe(cqe);
         int result = cqe->res;
         bool more = cqe->flags & IORING_CQE_F_MORE;
-        io_uring_smp_store_release(cq->khead, ++head);
+        io_uring_smp_store_release(cq->khead, head + 1);
         if (!op)
             continue;
         op->in_flight = more;

@@ -41,10 +41,10 @@ memory()
     guest memory "memory_mib=$1" --memory "$1M"
 }
 
-block()
+block() # OPTION of the disk: ,direct
 {
     disk
-    guest block "sectors=2048" --disk "$work/disk"
+    guest block "sectors=2048" --disk "$work/disk$1"
     # The pattern of block.c: byte i is i * 7 + i / 512 + 1.
     for i in 0 1 511 512 8191; do
         [ "$(od -An -tu1 -j $((64 * 512 + i)) -N1 "$work/disk" | tr -d ' ')" -eq $(((i * 7 + i / 512 + 1) % 256)) ] ||
@@ -85,7 +85,12 @@ for mib in 4 32 512 3072 3074 5120; do
     tap_run "memory map of $mib MiB" memory "$mib"
 done
 tap_run "virtio-rng" guest rng ""
-tap_run "virtio-blk" block
+tap_run "virtio-blk" block ""
+if dd if="$0" of=/dev/null iflag=direct bs=512 status=none 2>/dev/null; then
+    tap_run "virtio-blk, past the page cache" block ,direct
+else
+    tap_skip "virtio-blk, past the page cache" "no direct I/O of 512 bytes on this file system"
+fi
 tap_run "virtio-blk, read-only" block_read_only
 for case in head-index head-index-far next-index avail-jump chain-loop chain-self address-wrap address-hole address-edge \
     length-huge length-zero header-hole status-hole header-short no-status readable-after-writable indirect-nested \
