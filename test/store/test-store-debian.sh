@@ -3,22 +3,20 @@
 set -euo pipefail
 here=test/store
 build=${BUILD:-build}
-cache=${VOLT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/volt}/debian
 
-test/need mmdebstrap
 make -s all images guests
-[ -e "$cache/kver" ] || guest/image/make-debian.sh "$cache"
+debian=$(test/debian-image)
 payload=$(mktemp -d)
 trap 'rm -rf "$payload"' EXIT
 cp "$build/volt-vmm" "$build/stellarium" "$build/guest/vmlinuz" "$build/guest/initrd.cpio" $here/inside-debian "$payload/"
 
 if reason=$(test/lab/host-runs-linux "$build" "$build/guest/vmlinuz"); then
     tap=$PWD/test/tap.sh
-    cp --sparse=always "$cache/rootfs.ext4" "$payload/debian.ext4"
+    cp --sparse=always "$debian/rootfs.ext4" "$payload/debian.ext4"
     cp $here/debian-cases.sh "$payload/"
     (cd "$payload" && TAP=$tap DEBIAN=$payload/debian.ext4 sh ./debian-cases.sh)
 else
     echo "# in the lab: $reason"
     # The store and its exports are in memory there, half of which is for files.
-    test/lab/lab-tap -t 600 -m 10240 -d "$payload" -b "$cache/rootfs.ext4" -p 'e2fsck debugfs' $here/debian-cases.sh
+    test/lab/lab-tap -t 600 -m 10240 -d "$payload" -b "$debian/rootfs.ext4" -p 'e2fsck debugfs' $here/debian-cases.sh
 fi
