@@ -48,7 +48,8 @@ run_and_kill()
     kill -KILL "$pid" # fails if the VM has ended by itself
     wait "$pid" 2>/dev/null || true
     touch console
-    text=$(tr -d '\r' <console | sed -n '/FAILED/p; /^flush[a-z]* [0-9]*$/p')
+    # Complete lines: the kernel may still be writing the last one, as a dead process's ring ends after it.
+    text=$(while IFS= read -r line; do echo "$line"; done <console | tr -d '\r' | sed -n '/FAILED/p; /^flush[a-z]* [0-9]*$/p')
     if [[ $text == *FAILED* ]] || [ -s log ]; then echo "$text" && cat log && return 1; fi
 }
 
