@@ -4,8 +4,6 @@
 
 #include <sys/stat.h>
 
-#define PAGE UINT64_C(4096)
-
 /* One page at LAYOUT_PVH_INFO_GPA. */
 struct pvh_page {
     struct pvh_start_info info;
@@ -13,7 +11,7 @@ struct pvh_page {
     struct pvh_memory memory[4];
 };
 _Static_assert(sizeof(struct pvh_start_info) == 56, "the ABI's size");
-_Static_assert(sizeof(struct pvh_page) <= PAGE, "one page");
+_Static_assert(sizeof(struct pvh_page) <= GUEST_PAGE, "one page");
 
 int pvh_load_initrd(int fd, const char *name, uint64_t kernel_end, const struct guest_mem *mem,
                     struct pvh_initrd *ret_initrd)
@@ -29,7 +27,7 @@ int pvh_load_initrd(int fd, const char *name, uint64_t kernel_end, const struct 
         return fail(-EINVAL, "%s: not a file with something in it (an initrd is a cpio archive)", name);
 
     uint64_t size = (uint64_t)status.st_size, low_end = mem->regions[0].size,
-             address = align_up(kernel_end, PAGE);
+             address = align_up(kernel_end, GUEST_PAGE);
     void *to = size <= low_end ? guest_mem_at(mem, gpa(address), size) : NULL;
     if (!to) {
         char text[SIZE_TEXT_MAX];

@@ -59,7 +59,7 @@ static inline unsigned layout_virtio_gsi(unsigned slot)
 /* The second page of a device. */
 static inline gpa_t layout_virtio_shown_gpa(unsigned slot)
 {
-    return gpa(LAYOUT_VIRTIO_BASE + slot * LAYOUT_VIRTIO_STRIDE + 0x1000);
+    return gpa(LAYOUT_VIRTIO_BASE + slot * LAYOUT_VIRTIO_STRIDE + GUEST_PAGE);
 }
 static inline gpa_t layout_virtio_gpa(unsigned slot)
 {

@@ -26,7 +26,7 @@ static inline gpa_t gpa(uint64_t value)
 #define GUEST_GAP_START (UINT64_C(3) << 30)
 #define GUEST_GAP_END   (UINT64_C(4) << 30)
 
-#define GUEST_PAGE 4096u
+#define GUEST_PAGE UINT64_C(4096)
 
 /* Sizes are multiples of this: one huge page, and what EPT and NPT map at once. */
 #define GUEST_MEM_ALIGN (2 * MIB)
