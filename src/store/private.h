@@ -53,6 +53,11 @@ int text_publish(struct store *store, int directory, const char *path, const cha
 
 /* Holds STORE/lock; closing *ret_fd lets it go. `how` is LOCK_SH or LOCK_EX. */
 int store_lock(struct store *store, int how, int *ret_fd);
+
+/* flock() without waiting for who works with the file, but for who was killed (lock_again): 0 or -errno, no
+ * words. */
+int flock_soon(int fd, int how);
+
 int epoch_read(struct store *store, uint32_t *ret_epoch);
 
 /* A name in tmp/ that no other process or thread uses. */

@@ -191,6 +191,16 @@ static int flock_wait(int fd, int how)
     return 0;
 }
 
+int flock_soon(int fd, int how)
+{
+    unsigned attempts = 0;
+    int r;
+    do
+        r = flock_wait(fd, how | LOCK_NB);
+    while (r == -EWOULDBLOCK && lock_again(&attempts));
+    return r;
+}
+
 int store_lock(struct store *store, int how, int *ret_fd)
 {
     /* A descriptor of its own each time: flock() belongs to the open file, which threads would share. */

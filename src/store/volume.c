@@ -91,11 +91,7 @@ static int open_files(struct volume *volume, const char *path, bool read_only)
     volume->delta = openat(volume->directory, "delta", mode | O_CLOEXEC | O_NOFOLLOW);
     if (volume->map < 0 || volume->delta < 0)
         return fail_errno(-errno, "%s: map or delta cannot be opened", path);
-    unsigned attempts = 0;
-    int r;
-    do
-        r = flock(volume->map, (read_only ? LOCK_SH : LOCK_EX) | LOCK_NB);
-    while (r < 0 && lock_again(&attempts));
+    int r = flock_soon(volume->map, read_only ? LOCK_SH : LOCK_EX);
     if (r < 0)
         return fail(-EBUSY, "%s: in use (by a running VM, or a commit)", path);
     r = make_bits(volume);

@@ -228,7 +228,7 @@ int volume_remove(struct store *store, const char *path)
     if (r < 0)
         return r;
     map = openat(directory, "map", O_RDONLY | O_CLOEXEC);
-    if (map >= 0 && flock(map, LOCK_EX | LOCK_NB) < 0)
+    if (map >= 0 && flock_soon(map, LOCK_EX) < 0)
         return fail(-EBUSY, "%s: in use by a running VM; stop that first", path);
     r = store_lock(store, LOCK_SH, &lock);
     if (r < 0)
