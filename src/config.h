@@ -37,7 +37,7 @@ void config_free(struct config *config);
 
 /*
  * Reads the command line into `config`. Handles --help, --version and wrong usage itself (exit 0 or 1 after
- * words on stderr). Returns 0, or a negative errno with words for a file or value that cannot be used.
+ * message on stderr). Returns 0, or a negative errno with a message for a file or value that cannot be used.
  */
 int config_from_args(int argc, char **argv, struct config *config);
 
@@ -50,8 +50,8 @@ int config_add_drive(struct config *config, const char *path, bool read_only, bo
 /* What cannot be run although each option by itself is right. */
 int config_check(const struct config *config);
 
-/* The guest's command line, made of the default, --append and what the drives call for. The caller frees it.
- */
+/* The guest's command line, made of the default, --append and what the drives call for. The caller frees
+ * it. */
 int config_command_line(const struct config *config, char **ret_line);
 
 /* The default command line, for --help. */

@@ -32,8 +32,8 @@ static const char *type_name(json_type type)
     }
 }
 
-/* Runs each member of `object` through its row of `keys`; null is the same as absent. `where` is for words.
- */
+/* Runs each member of `object` through its row of `keys`; null is the same as absent. `where` is for
+ * messages. */
 static int take_members(struct config *config, const json_t *object, const char *where,
                         const struct key *keys, size_t count)
 {

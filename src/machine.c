@@ -37,25 +37,25 @@ struct machine {
     struct vcpu_callbacks callbacks;
     struct mailbox *ends; /* from vCPU threads: why one has stopped */
     ev_signal signals[3];
-    char end_words[256]; /* why it ended; empty while it runs */
+    char end_message[256]; /* why it ended; empty while it runs */
 };
 
 /* ---- How it ends
  * ---------------------------------------------------------------------------------------------- */
 
-/* The first reason counts; the words are kept for after the console's last output. */
-static void end_with(struct machine *machine, enum machine_status status, const char *words)
+/* The first reason counts; the message is kept for after the console's last output. */
+static void end_with(struct machine *machine, enum machine_status status, const char *message)
 {
-    if (machine->end_words[0])
+    if (machine->end_message[0])
         return;
-    snprintf(machine->end_words, sizeof(machine->end_words), "%s", words);
+    snprintf(machine->end_message, sizeof(machine->end_message), "%s", message);
     loop_stop(machine->loop, status);
 }
 
-static void guest_wish(void *context, enum machine_wish wish)
+static void shutdown_requested(void *context, enum shutdown_cause cause)
 {
     end_with(context, MACHINE_ENDED,
-             wish == MACHINE_POWEROFF ? "the guest powered off" : "the guest rebooted");
+             cause == MACHINE_POWEROFF ? "the guest powered off" : "the guest rebooted");
 }
 
 /* vCPU threads. */
@@ -65,34 +65,35 @@ static void guest_access(void *context, struct vcpu_access *access)
     bus_access(machine->bus, access);
 }
 
-static void vcpu_ended(void *context, unsigned index, enum vcpu_end why, const char *words)
+static void vcpu_ended(void *context, unsigned index, enum vcpu_end why, const char *reason)
 {
     struct machine *machine = context;
-    const struct letter letter = {.address = index, .kind = why, .sender = words ? strdup(words) : NULL};
-    mailbox_post(machine->ends, &letter);
+    const struct message message = {.address = index, .kind = why, .payload = reason ? strdup(reason) : NULL};
+    mailbox_post(machine->ends, &message);
 }
 
-static void deliver_end(void *owner, const struct letter *letter)
+static void deliver_end(void *owner, const struct message *message)
 {
     struct machine *machine = owner;
-    CLEANUP_FREE char *words = letter->sender;
-    bus_settle(machine->bus);
-    if (letter->kind != VCPU_END_ERROR && strstr(machine->command_line, "reboot=t"))
+    CLEANUP_FREE char *reason = message->payload;
+    bus_drain(machine->bus);
+    if (message->kind != VCPU_END_ERROR && strstr(machine->command_line, "reboot=t"))
         end_with(machine, MACHINE_ENDED, "the guest rebooted");
     else
-        end_with(machine, MACHINE_CRASHED, words ? words : "the guest crashed (a triple fault)");
+        end_with(machine, MACHINE_CRASHED, reason ? reason : "the guest crashed (a triple fault)");
 }
 
 static void signalled(struct ev_loop *ev, ev_signal *watcher, int events)
 {
     (void)ev;
     (void)events;
-    char words[64];
-    snprintf(words, sizeof(words), "ended by signal %d (%s)", watcher->signum, strsignal(watcher->signum));
-    end_with(watcher->data, MACHINE_SIGNAL + watcher->signum, words);
+    char message[64];
+    snprintf(message, sizeof(message), "ended by signal %d (%s)", watcher->signum,
+             strsignal(watcher->signum));
+    end_with(watcher->data, MACHINE_SIGNAL + watcher->signum, message);
 }
 
-/* After the loop: the guest's last words, then ours. */
+/* After the loop: the guest's last message, then ours. */
 static int say_the_end(struct machine *machine, int status)
 {
     uart_close(machine->uart);
@@ -103,13 +104,13 @@ static int say_the_end(struct machine *machine, int status)
     }
     if (uart_saw_panic(machine->uart) && status < MACHINE_SIGNAL) {
         status = MACHINE_PANICKED;
-        snprintf(machine->end_words, sizeof(machine->end_words), "the guest's kernel panicked");
+        snprintf(machine->end_message, sizeof(machine->end_message), "the guest's kernel panicked");
     }
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     double seconds = (double)(now.tv_sec - machine->started.tv_sec) +
                      (double)(now.tv_nsec - machine->started.tv_nsec) / 1e9;
-    fprintf(stderr, "volt-vmm: %s after %.2f s\n", machine->end_words, seconds);
+    fprintf(stderr, "volt-vmm: %s after %.2f s\n", machine->end_message, seconds);
     uint64_t dropped = uart_dropped(machine->uart);
     if (dropped)
         fprintf(stderr, "volt-vmm: the console's reader was too slow: %llu characters are lost\n",
@@ -188,12 +189,12 @@ static int make_memory(struct machine *machine)
 
 static int make_vm(struct machine *machine)
 {
-    const struct vm_shown_pages shown = {
-        .first = layout_virtio_shown_gpa(0),
+    const struct vm_reg_pages reg_pages = {
+        .first = layout_virtio_reg_page_gpa(0),
         .stride = LAYOUT_VIRTIO_STRIDE,
         .count = machine->config->drive_count + 1, /* the virtio devices to come */
     };
-    return vm_new(&machine->mem, &shown, machine->config->cpus, &machine->vm);
+    return vm_new(&machine->mem, &reg_pages, machine->config->cpus, &machine->vm);
 }
 
 static int make_loop(struct machine *machine)
@@ -244,7 +245,7 @@ static int add_console(struct machine *machine)
 
 static int add_legacy(struct machine *machine)
 {
-    const struct legacy_config legacy = {.wish = guest_wish, .context = machine};
+    const struct legacy_config legacy = {.shutdown = shutdown_requested, .context = machine};
     int r = legacy_new(&legacy, &machine->legacy);
     if (r == 0)
         r = legacy_attach(machine->legacy, machine->bus, machine->lines);

@@ -5,7 +5,7 @@
 
 /* How a machine ends, as the process's exit status (documented in --help and the manual). */
 enum machine_status {
-    MACHINE_ENDED = 0,       /* reboot, poweroff, or the user's wish */
+    MACHINE_ENDED = 0,       /* reboot, poweroff, or the user's request */
     MACHINE_BAD_CONFIG = 1,  /* a value, a kernel or a disk that cannot be used */
     MACHINE_HOST_FAILED = 2, /* KVM, io_uring, memory, threads */
     MACHINE_PANICKED = 3,    /* the guest's kernel says so on its console */

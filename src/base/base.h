@@ -1,5 +1,5 @@
-/* What every folder uses: failing with words, cleanup attributes, checked arithmetic. Knows nothing of VMs.
- */
+/* What every folder uses: failing with a message, cleanup attributes, checked arithmetic. Knows nothing of
+ * VMs. */
 #pragma once
 
 #include <errno.h>
@@ -22,18 +22,18 @@
 #define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /*
- * Failing. A function that can fail returns a negative errno value; fail() keeps the words for people beside
+ * Failing. A function that can fail returns a negative errno value; fail() keeps the message for people beside
  * it and returns its first argument:
  *
  *     return fail(-EINVAL, "%s: not a multiple of 512 bytes (is it truncated?)", path);
  *
- * Words name the thing, the reason and the remedy, with no final full stop. The last words of a thread stay
+ * A message names the thing, the reason and the remedy, with no final full stop. The last message of a thread stay
  * readable through fail_text() until its next fail(). Callers that only pass an error on leave them alone.
  */
 #define fail(negative_errno, ...)                                                                            \
     __extension__({                                                                                          \
         int error_ = (negative_errno);                                                                       \
-        fail_words(__VA_ARGS__);                                                                             \
+        fail_message(__VA_ARGS__);                                                                           \
         negative(error_);                                                                                    \
     })
 
@@ -41,12 +41,12 @@
 #define fail_errno(negative_errno, ...)                                                                      \
     __extension__({                                                                                          \
         int error_ = (negative_errno);                                                                       \
-        fail_errno_words(error_, __VA_ARGS__);                                                               \
+        fail_errno_message(error_, __VA_ARGS__);                                                             \
         negative(error_);                                                                                    \
     })
 
-void fail_words(const char *format, ...) __attribute__((format(printf, 1, 2), cold));
-void fail_errno_words(int negative_errno, const char *format, ...)
+void fail_message(const char *format, ...) __attribute__((format(printf, 1, 2), cold));
+void fail_errno_message(int negative_errno, const char *format, ...)
     __attribute__((format(printf, 2, 3), cold));
 
 /* Tells the compiler what fail() promises, so that it knows out-parameters to be set where nothing failed. */
@@ -57,7 +57,7 @@ static inline int negative(int error)
     return error;
 }
 
-/* The words of this thread's last fail(), never NULL. Valid until the next fail() of this thread. */
+/* The message of this thread's last fail(), never NULL. Valid until the next fail() of this thread. */
 const char *fail_text(void);
 
 /*
@@ -67,8 +67,8 @@ const char *fail_text(void);
 #define CHECK(condition) ((condition) ? (void)0 : check_failed(__FILE__, __LINE__, #condition))
 _Noreturn void check_failed(const char *file, int line, const char *condition);
 
-/* Cleanup attributes: run at the end of the scope. A descriptor starts at -1; fd_close() takes -1 as nothing.
- */
+/* Cleanup attributes: run at the end of the scope. A descriptor starts at -1; fd_close() takes -1 as
+ * nothing. */
 #define CLEANUP_FREE __attribute__((cleanup(cleanup_free)))
 #define CLEANUP_FD   __attribute__((cleanup(cleanup_fd)))
 
@@ -124,7 +124,7 @@ static inline uint64_t align_up(uint64_t value, uint64_t align)
 }
 
 /* A size as people write it: digits and an optional K, M, G or T (powers of 1024, either case, "iB" or "B"
- * may follow). -EINVAL with words if it is not one, -ERANGE if it does not fit 64 bits. */
+ * may follow). -EINVAL with a message if it is not one, -ERANGE if it does not fit 64 bits. */
 int size_parse(const char *text, uint64_t *ret_bytes);
 
 /* `bytes` for people ("1.4 GiB", "512 B") in `buffer`, which is returned. */
@@ -149,8 +149,8 @@ bool lock_again(unsigned *attempts);
  * is no room. */
 void fd_reserve(unsigned count);
 
-/* Whole buffers: retried on EINTR and short counts. 0, or -errno; -EPIPE (no words) if the file ends early.
- */
+/* Whole buffers: retried on EINTR and short counts. 0, or -errno; -EPIPE (no message) if the file ends
+ * early. */
 int read_full_at(int fd, void *buffer, size_t length, uint64_t offset);
 int write_full_at(int fd, const void *buffer, size_t length, uint64_t offset);
 int write_full(int fd, const void *buffer, size_t length);

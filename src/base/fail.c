@@ -3,36 +3,36 @@
 #include <stdio.h>
 #include <string.h>
 
-static _Thread_local char last_words[512];
+static _Thread_local char last_message[512];
 
 const char *fail_text(void)
 {
-    return last_words;
+    return last_message;
 }
 
-static void set_last_words(const char *words)
+static void set_last_message(const char *message)
 {
-    snprintf(last_words, sizeof(last_words), "%s", words);
+    snprintf(last_message, sizeof(last_message), "%s", message);
 }
 
-void fail_words(const char *format, ...)
+void fail_message(const char *format, ...)
 {
-    char words[sizeof(last_words)]; /* formatted aside: an argument may be fail_text() itself */
+    char message[sizeof(last_message)]; /* formatted aside: an argument may be fail_text() itself */
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(words, sizeof(words), format, arguments);
+    vsnprintf(message, sizeof(message), format, arguments);
     va_end(arguments);
-    set_last_words(words);
+    set_last_message(message);
 }
 
-void fail_errno_words(int negative_errno, const char *format, ...)
+void fail_errno_message(int negative_errno, const char *format, ...)
 {
-    char words[400];
+    char message[400];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(words, sizeof(words), format, arguments);
+    vsnprintf(message, sizeof(message), format, arguments);
     va_end(arguments);
-    fail_words("%s: %s", words, strerror(-negative_errno));
+    fail_message("%s: %s", message, strerror(-negative_errno));
 }
 
 void check_failed(const char *file, int line, const char *condition)

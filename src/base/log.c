@@ -28,14 +28,15 @@ void log_site_warn(struct log_site *site, const char *format, ...)
     if (!may_speak(site, &held_back))
         return;
 
-    char words[512], line[640];
+    char message[512], line[640];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(words, sizeof(words), format, arguments);
+    vsnprintf(message, sizeof(message), format, arguments);
     va_end(arguments);
-    int length = held_back ? snprintf(line, sizeof(line),
-                                      "volt-vmm: %s (and %u more lines like this before)\n", words, held_back)
-                           : snprintf(line, sizeof(line), "volt-vmm: %s\n", words);
+    int length = held_back
+                     ? snprintf(line, sizeof(line), "volt-vmm: %s (and %u more lines like this before)\n",
+                                message, held_back)
+                     : snprintf(line, sizeof(line), "volt-vmm: %s\n", message);
 
     /* The loop calls this: a full pipe on standard error must not stop every device of the machine. */
     struct pollfd writable = {.fd = STDERR_FILENO, .events = POLLOUT};

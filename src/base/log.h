@@ -11,12 +11,12 @@ struct log_site {
     _Atomic uint32_t lines, held_back;
 };
 
-/* A guest decides how often some of these lines are reached: so many in so many seconds, the rest is counted.
- */
+/* A guest decides how often some of these lines are reached: so many in so many seconds, the rest is
+ * counted. */
 #define LOG_WINDOW_SECONDS 5
 #define LOG_WINDOW_LINES   10u
 
-/* Says "volt-vmm: " and the words as one line. Any thread. A reader that does not drain loses lines. */
+/* Says "volt-vmm: " and the message as one line. Any thread. A reader that does not drain loses lines. */
 #define log_warn(...)                                                                                        \
     do {                                                                                                     \
         static struct log_site log_site_;                                                                    \

@@ -83,8 +83,8 @@ static unsigned hex_digit(char digit)
 
 void aml_eisa_id(struct aml *aml, const char *id)
 {
-    /* Three letters of 5 bits and four hexadecimal digits, the most significant byte first (section 19.3.4).
-     */
+    /* Three letters of 5 bits and four hexadecimal digits, the most significant byte first (section
+     * 19.3.4). */
     CHECK(strlen(id) == 7);
     unsigned letters = 0, digits = 0;
     for (unsigned i = 0; i < 3; i++)
@@ -101,8 +101,8 @@ void aml_name_is(struct aml *aml, const char *name)
     aml_name(aml, name);
 }
 
-/* A package length is written when it is known: always in the form of three bytes, which any length may take.
- */
+/* A package length is written when it is known: always in the form of three bytes, which any length may
+ * take. */
 static struct aml_scope open_length(struct aml *aml)
 {
     struct aml_scope scope = {.length_at = aml->length};

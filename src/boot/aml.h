@@ -24,8 +24,8 @@ void aml_byte(struct aml *aml, unsigned value);
 void aml_word(struct aml *aml, unsigned value); /* 16 bits */
 void aml_dword(struct aml *aml, uint32_t value);
 
-/* A name of up to 4 characters, optionally behind a "\\"; shorter ones are filled with '_' (section 20.2.2).
- */
+/* A name of up to 4 characters, optionally behind a "\\"; shorter ones are filled with '_' (section
+ * 20.2.2). */
 void aml_name(struct aml *aml, const char *name);
 
 /* An integer, a string, a compressed EISA ID ("PNP0501") as a term. */

@@ -50,8 +50,8 @@ int boot_cmdline(const struct boot_config *config, char ret_line[BOOT_CMDLINE_SI
     return 0;
 }
 
-/* A copy of the file, not a mapping: that would be a SIGBUS if the file became shorter while it is unpacked.
- */
+/* A copy of the file, not a mapping: that would be a SIGBUS if the file became shorter while it is
+ * unpacked. */
 static int load_bzimage(const struct kernel_source *file, const struct guest_mem *mem,
                         struct elf_image *ret_image)
 {

@@ -12,7 +12,7 @@
 
 struct boot_config {
     int kernel_fd; /* open for reading; file contents are hostile and may change while they are read */
-    const char *kernel_name; /* for words */
+    const char *kernel_name; /* for messages */
     int initrd_fd;           /* or -1 */
     const char *initrd_name;
     const char *cmdline; /* without final newline */
@@ -40,7 +40,7 @@ int boot_cmdline(const struct boot_config *config, char ret_line[BOOT_CMDLINE_SI
 
 /*
  * Loads kernel, initrd, command line, PVH start info and memory map, MP table and ACPI tables into `mem`.
- * -ENOEXEC not a kernel this can start (with words that say which kind is missing what), -EFBIG does not fit
+ * -ENOEXEC not a kernel this can start (with a message that say which kind is missing what), -EFBIG does not fit
  * the guest's memory, -EINVAL the initrd is no regular file, -E2BIG command line too long, -EINVAL too many
  * CPUs for the tables, read errors as they are.
  */

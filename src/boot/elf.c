@@ -185,8 +185,8 @@ static int load_segments(const struct kernel_source *source, const struct guest_
     return 0;
 }
 
-/* The entry point if `notes` have one. Padding is to 4 bytes, or to 8 where the segment is so aligned (gABI).
- */
+/* The entry point if `notes` have one. Padding is to 4 bytes, or to 8 where the segment is so aligned
+ * (gABI). */
 static bool find_entry(const uint8_t *notes, uint64_t length, uint64_t align, uint64_t *ret_entry)
 {
     uint64_t at = 0;

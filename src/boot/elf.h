@@ -5,13 +5,13 @@
 
 /* Where a kernel's bytes come from: a file, or, if `bytes` is set, memory (a bzImage that was unpacked). */
 struct kernel_source {
-    const char *name; /* for words */
+    const char *name; /* for messages */
     int fd;
     const uint8_t *bytes;
     uint64_t length; /* as it was when looked at; a file may shrink or change at any time since */
 };
 
-/* Copies [offset, offset + length) of the source to `to`: 0, or -errno with words; -ENOEXEC the source ends
+/* Copies [offset, offset + length) of the source to `to`: 0, or -errno with a message; -ENOEXEC the source ends
  * early. */
 int kernel_source_read(const struct kernel_source *source, uint64_t offset, void *to, uint64_t length);
 

@@ -51,6 +51,6 @@ struct pvh_initrd {
 int pvh_load_initrd(int fd, const char *name, uint64_t kernel_end, const struct guest_mem *mem,
                     struct pvh_initrd *ret_initrd);
 
-/* Writes start info, module list and memory map to LAYOUT_PVH_INFO_GPA; the other addresses are the layout's.
- */
+/* Writes start info, module list and memory map to LAYOUT_PVH_INFO_GPA; the other addresses are the
+ * layout's. */
 int pvh_write(const struct guest_mem *mem, const struct pvh_initrd *initrd);

@@ -21,14 +21,14 @@ struct bus_space {
 
 struct bus {
     struct mailbox *mailbox;
-    struct vm *vm;              /* who keeps deferred writes; NULL if there are none */
+    struct vm *vm;              /* who keeps coalesced writes; NULL if there are none */
     struct bus_space spaces[2]; /* by enum vcpu_space */
 };
 
-/* What a letter means; its sender is the waiting access for the last two. */
-enum bus_letter { BUS_WRITE, BUS_READ, BUS_WRITE_WAITED };
+/* What a message means; its sender is the waiting access for the last two. */
+enum bus_message { BUS_WRITE, BUS_READ, BUS_WRITE_WAITED };
 
-static inline uint32_t letter_kind(enum bus_letter what, enum vcpu_space space)
+static inline uint32_t message_kind(enum bus_message what, enum vcpu_space space)
 {
     return (uint32_t)what << 1 | (uint32_t)space;
 }
@@ -85,23 +85,23 @@ static void wait_for_answer(struct vcpu_access *access)
 }
 
 /* The mailbox's deliver function: the loop's side of an access. */
-static void bus_deliver(void *owner, const struct letter *letter)
+static void bus_deliver(void *owner, const struct message *message)
 {
     struct bus *bus = owner;
-    enum vcpu_space space = (enum vcpu_space)(letter->kind & 1);
-    struct vcpu_access *access = letter->sender;
-    const struct bus_range *range = bus_find(bus, space, letter->address, letter->length);
+    enum vcpu_space space = (enum vcpu_space)(message->kind & 1);
+    struct vcpu_access *access = message->payload;
+    const struct bus_range *range = bus_find(bus, space, message->address, message->length);
     CHECK(range != NULL); /* the sender found it */
-    uint64_t offset = letter->address - range->base;
+    uint64_t offset = message->address - range->base;
 
-    switch ((enum bus_letter)(letter->kind >> 1)) {
-    case BUS_WRITE: range->ops->write(range->device, offset, letter->length, letter->value); break;
+    switch ((enum bus_message)(message->kind >> 1)) {
+    case BUS_WRITE: range->ops->write(range->device, offset, message->length, message->value); break;
     case BUS_READ:
-        access->value = range->ops->read(range->device, offset, letter->length);
+        access->value = range->ops->read(range->device, offset, message->length);
         answer(access);
         break;
     case BUS_WRITE_WAITED:
-        range->ops->write_waited(range->device, offset, letter->length, letter->value,
+        range->ops->write_waited(range->device, offset, message->length, message->value,
                                  (struct bus_waiter *)access);
         break;
     }
@@ -112,16 +112,16 @@ void bus_done(struct bus_waiter *waiter)
     answer((struct vcpu_access *)waiter);
 }
 
-static void bus_post(struct bus *bus, struct vcpu_access *access, enum bus_letter what)
+static void bus_post(struct bus *bus, struct vcpu_access *access, enum bus_message what)
 {
-    struct letter letter = {
+    struct message message = {
         .address = access->address,
         .value = access->value,
         .length = access->length,
-        .kind = letter_kind(what, access->space),
-        .sender = access,
+        .kind = message_kind(what, access->space),
+        .payload = access,
     };
-    mailbox_post(bus->mailbox, &letter);
+    mailbox_post(bus->mailbox, &message);
 }
 
 void bus_access(void *context, struct vcpu_access *access)
@@ -152,18 +152,18 @@ void bus_access(void *context, struct vcpu_access *access)
     wait_for_answer(access);
 }
 
-int bus_defer_writes(struct bus *bus, struct vm *vm, gpa_t address)
+int bus_coalesce_mmio(struct bus *bus, struct vm *vm, gpa_t address)
 {
     bus->vm = vm;
-    return vm_defer_writes(vm, address, sizeof(uint32_t));
+    return vm_coalesce_mmio(vm, address, sizeof(uint32_t));
 }
 
-void bus_take_deferred(struct bus *bus)
+void bus_drain_coalesced(struct bus *bus)
 {
     struct vcpu_access access;
     /* As many as KVM keeps, and more: a guest that goes on writing is heard the next time. */
     unsigned budget = 256;
-    while (bus->vm && budget-- > 0 && vm_take_deferred(bus->vm, &access)) {
+    while (bus->vm && budget-- > 0 && vm_pop_coalesced(bus->vm, &access)) {
         const struct bus_range *range = bus_find(bus, access.space, access.address, access.length);
         if (range)
             (void)range->ops->fast_write(range->device, access.address - range->base, access.length,
@@ -171,7 +171,7 @@ void bus_take_deferred(struct bus *bus)
     }
 }
 
-void bus_settle(struct bus *bus)
+void bus_drain(struct bus *bus)
 {
     mailbox_drain(bus->mailbox);
 }

@@ -7,7 +7,7 @@
  *        │ a read, or a write that the device marks as waited for: posted, the vCPU sleeps until the loop
  * answers ▼ loop thread: device->read / device->write, one after the other: no device needs a lock
  *
- * And some writes stay in KVM until the loop asks for them (bus_defer_writes), in order among themselves
+ * And some writes stay in KVM until the loop asks for them (bus_coalesce_mmio), in order among themselves
  * alone.
  *
  * Accesses that no device claims read as all ones and write into nothing, as on a PC.
@@ -50,20 +50,20 @@ int bus_add(struct bus *bus, enum vcpu_space space, uint64_t base, uint64_t size
 
 /*
  * Before the vCPUs run: what the guest writes to the four bytes at `address` need not exit; it reaches the
- * device's fast_write at the loop's next bus_take_deferred(), or, where KVM has no room or no such thing, at
+ * device's fast_write at the loop's next bus_drain_coalesced(), or, where KVM has no room or no such thing, at
  * once on the vCPU's thread. For a register whose effect nobody looks for before that. Negative errno with
- * words from KVM.
+ * message from KVM.
  */
-int bus_defer_writes(struct bus *bus, struct vm *vm, gpa_t address);
+int bus_coalesce_mmio(struct bus *bus, struct vm *vm, gpa_t address);
 
-/* Loop thread: the deferred writes so far take effect. */
-void bus_take_deferred(struct bus *bus);
+/* Loop thread: the coalesced writes so far take effect. */
+void bus_drain_coalesced(struct bus *bus);
 
 /* The vCPU side, as a vcpu_access function; `bus` is the context. */
 void bus_access(void *bus, struct vcpu_access *access);
 
 /* Loop thread: the posted writes so far take effect. Devices call it before acting on a kick. */
-void bus_settle(struct bus *bus);
+void bus_drain(struct bus *bus);
 
 /* Loop thread: the write that `waiter` waits for is done. Once per write_waited(). */
 void bus_done(struct bus_waiter *waiter);

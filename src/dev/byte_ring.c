@@ -41,8 +41,8 @@ bool byte_ring_put(struct byte_ring *ring, uint8_t byte)
                 return true;
             }
         } else {
-            /* Still holding the byte of a lap ago, unless another thread has filled this position meanwhile.
-             */
+            /* Still holding the byte of a lap ago, unless another thread has filled this position
+             * meanwhile. */
             uint32_t now = atomic_load(&ring->tail);
             if (now == position)
                 return false;

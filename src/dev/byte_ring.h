@@ -21,7 +21,7 @@ struct byte_ring {
     _Atomic uint32_t *cell;
 };
 
-/* -ENOMEM with words. `cells`: a power of two, at most 2^20. Ends with byte_ring_free(). */
+/* -ENOMEM with a message. `cells`: a power of two, at most 2^20. Ends with byte_ring_free(). */
 int byte_ring_new(uint32_t cells, struct byte_ring *ret_ring);
 void byte_ring_free(struct byte_ring *ring);
 

@@ -50,7 +50,7 @@ struct disk_objects {
      * after the next turn of the loop, when the kernel has its own hold on the file. */
     int closing[2][OBJECT_FILES_MAX];
     unsigned closing_count[2];
-    struct loop_hook hook;
+    struct loop_prepare prepare;
     void (*resume)(void *owner, struct disk_io *io); /* for each request that waited: it is to ask again */
     void *owner;
 };

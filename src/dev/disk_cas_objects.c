@@ -28,9 +28,9 @@ int io_queue_add(struct io_queue *queue, struct disk_io *io)
     return 0;
 }
 
-static void close_evicted(struct loop_hook *hook)
+static void close_evicted(struct loop_prepare *prepare)
 {
-    struct disk_objects *objects = container_of(hook, struct disk_objects, hook);
+    struct disk_objects *objects = container_of(prepare, struct disk_objects, prepare);
     for (unsigned i = 0; i < objects->closing_count[1]; i++)
         cleanup_fd(&objects->closing[1][i]);
     for (unsigned i = 0; i < objects->closing_count[0]; i++)
@@ -71,15 +71,15 @@ int disk_objects_init(struct disk_objects *objects, struct loop *loop, struct st
     for (unsigned i = 0; i < objects->file_count; i++)
         objects->files[i].fd = -1;
     fd_reserve(objects->file_count);
-    objects->hook.run = close_evicted;
-    loop_before_sleep(loop, &objects->hook);
+    objects->prepare.run = close_evicted;
+    loop_prepare_add(loop, &objects->prepare);
     return 0;
 }
 
 void disk_objects_free(struct disk_objects *objects)
 {
-    if (objects->hook.run)
-        loop_hook_remove(objects->loop, &objects->hook);
+    if (objects->prepare.run)
+        loop_prepare_remove(objects->loop, &objects->prepare);
     for (unsigned i = 0; objects->files && i < objects->file_count; i++)
         cleanup_fd(&objects->files[i].fd);
     for (unsigned list = 0; list < 2; list++)

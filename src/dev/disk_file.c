@@ -214,7 +214,7 @@ static int lock(int fd, const char *path, bool read_only)
     return fail_errno(-errno, "%s: lock", path);
 }
 
-static int open_words(int error, const char *path, bool read_only, bool direct)
+static int open_failed(int error, const char *path, bool read_only, bool direct)
 {
     if ((error == -EACCES || error == -EROFS || error == -EPERM) && !read_only)
         return fail(error, "%s: cannot be written (make it writable, or give it ,ro)", path);
@@ -231,7 +231,7 @@ int disk_file_open(struct loop *loop, const char *path, bool read_only, bool dir
     struct stat st;
     /* A look first: opening a FIFO would wait for its other end. */
     if (stat(path, &st) < 0)
-        return open_words(-errno, path, true, false);
+        return open_failed(-errno, path, true, false);
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
         return fail(-EINVAL, "%s: neither a file nor a block device", path);
     int flags = O_CLOEXEC | (read_only ? O_RDONLY : O_RDWR) | (direct ? O_DIRECT : 0);
@@ -239,7 +239,7 @@ int disk_file_open(struct loop *loop, const char *path, bool read_only, bool dir
         flags |= O_EXCL; /* for a device: refuse one that is mounted */
     CLEANUP_FD int fd = open_noatime(AT_FDCWD, path, flags);
     if (fd < 0)
-        return open_words(-errno, path, read_only, direct);
+        return open_failed(-errno, path, read_only, direct);
     if (fstat(fd, &st) < 0)
         return fail_errno(-errno, "%s", path);
 

@@ -57,11 +57,11 @@ static inline unsigned layout_virtio_gsi(unsigned slot)
     return layout_virtio_gsis[slot % ARRAY_SIZE(layout_virtio_gsis)];
 }
 /* The second page of a device. */
-static inline gpa_t layout_virtio_shown_gpa(unsigned slot)
+static inline gpa_t layout_virtio_reg_page_gpa(unsigned slot)
 {
     return gpa(LAYOUT_VIRTIO_BASE + slot * LAYOUT_VIRTIO_STRIDE + GUEST_PAGE);
 }
 static inline gpa_t layout_virtio_gpa(unsigned slot)
 {
-    return gpa(layout_virtio_shown_gpa(slot).value - LAYOUT_VIRTIO_SHOWN);
+    return gpa(layout_virtio_reg_page_gpa(slot).value - LAYOUT_VIRTIO_SHOWN);
 }

@@ -41,7 +41,7 @@ static void i8042_command(void *device, uint64_t offset, unsigned length, uint64
     /* 0xf0 to 0xff pulse the output lines whose bits are zero; line 0 is the reset (IBM PC AT, keyboard
      * controller). */
     if ((value & 0xf1) == 0xf0)
-        legacy->config.wish(legacy->config.context, MACHINE_REBOOT_I8042);
+        legacy->config.shutdown(legacy->config.context, MACHINE_REBOOT_I8042);
 }
 
 static void i8042_data(void *device, uint64_t offset, unsigned length, uint64_t value)
@@ -183,9 +183,9 @@ static void acpi_write(void *device, uint64_t offset, unsigned length, uint64_t 
     (void)length;
     /* S5 is the only state that the DSDT offers, so which one SLP_TYP names needs no look. */
     if (offset == 0 && (value & ACPI_SLP_EN))
-        legacy->config.wish(legacy->config.context, MACHINE_POWEROFF);
+        legacy->config.shutdown(legacy->config.context, MACHINE_POWEROFF);
     else if (offset == ACPI_SLEEP_RESET)
-        legacy->config.wish(legacy->config.context, MACHINE_REBOOT_ACPI);
+        legacy->config.shutdown(legacy->config.context, MACHINE_REBOOT_ACPI);
 }
 
 /* --- life --- */

@@ -7,7 +7,7 @@
 #include "dev/bus.h"
 #include "dev/irq.h"
 
-enum machine_wish {
+enum shutdown_cause {
     MACHINE_REBOOT_I8042, /* 0xfe to port 0x64 */
     MACHINE_REBOOT_ACPI,  /* the FADT's reset register */
     MACHINE_POWEROFF,     /* S5 in the sleep control register */
@@ -17,7 +17,7 @@ struct legacy;
 
 struct legacy_config {
     /* Loop thread: the guest asked for its end. May come more than once. */
-    void (*wish)(void *context, enum machine_wish wish);
+    void (*shutdown)(void *context, enum shutdown_cause cause);
     void *context;
 };
 

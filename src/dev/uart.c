@@ -28,10 +28,10 @@ enum tx_state {
     TX_NOW,   /* it was told to write, or is writing */
 };
 
-/* How Linux begins its last words (kernel/panic.c). Its first letter comes once in it, so that a mismatch can
+/* How Linux begins its last message (kernel/panic.c). Its first letter comes once in it, so that a mismatch can
  * only be the first letter again. */
-static const char panic_words[] = "Kernel panic - not syncing";
-#define PANIC_LENGTH (sizeof(panic_words) - 1)
+static const char panic_message[] = "Kernel panic - not syncing";
+#define PANIC_LENGTH (sizeof(panic_message) - 1)
 
 struct uart {
     struct loop *loop;
@@ -47,7 +47,7 @@ struct uart {
     _Atomic int tx_state;  /* enum tx_state */
     _Atomic bool rx_waits; /* the loop reads no input and is to be told when it may: see input_may_start() */
     _Atomic uint64_t dropped;
-    _Atomic uint8_t panic_matched; /* characters of panic_words that were the last to be transmitted */
+    _Atomic uint8_t panic_matched; /* characters of panic_message that were the last to be transmitted */
     struct byte_ring tx, rx;
 
     /* Loop thread. */
@@ -117,7 +117,7 @@ static void look_for_panic(struct uart *uart, uint8_t byte)
     uint8_t matched = atomic_load_explicit(&uart->panic_matched, memory_order_relaxed);
     if (matched == PANIC_LENGTH)
         return;
-    matched = byte == (uint8_t)panic_words[matched] ? matched + 1 : byte == (uint8_t)panic_words[0];
+    matched = byte == (uint8_t)panic_message[matched] ? matched + 1 : byte == (uint8_t)panic_message[0];
     atomic_store_explicit(&uart->panic_matched, matched, memory_order_relaxed);
 }
 

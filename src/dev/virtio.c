@@ -21,20 +21,20 @@
 
 /* --- what the driver does wrong --- */
 
-static void count_fault(struct virtio_device *device, const char *words)
+static void count_fault(struct virtio_device *device, const char *message)
 {
     atomic_fetch_add(&device->faults, 1);
-    log_warn("%s (%s): the guest's driver broke the protocol: %s", device->label, device->kind->name, words);
+    log_warn("%s (%s): the guest's driver broke the protocol: %s", device->label, device->ops->name, message);
 }
 
-void virtio_driver_slip(struct virtio_device *device, const char *format, ...)
+void virtio_warn_driver(struct virtio_device *device, const char *format, ...)
 {
-    char words[128];
+    char message[128];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(words, sizeof(words), format, arguments);
+    vsnprintf(message, sizeof(message), format, arguments);
     va_end(arguments);
-    count_fault(device, words);
+    count_fault(device, message);
 }
 
 /* The acknowledgements that KVM keeps come first: what the guest has taken is not pending any more. One that
@@ -42,20 +42,20 @@ void virtio_driver_slip(struct virtio_device *device, const char *format, ...)
  * that is in place by now. */
 static void interrupt_driver(struct virtio_device *device, uint32_t bits)
 {
-    bus_take_deferred(device->bus);
+    bus_drain_coalesced(device->bus);
     irq_raise(&device->irq, bits);
 }
 
 static void stop_device(struct virtio_device *device)
 {
     device->state = VIRTIO_STOPPING;
-    device->kind->stop(device);
+    device->ops->stop(device);
 }
 
-void virtio_driver_fault(struct virtio_device *device)
+void virtio_fail_device(struct virtio_device *device)
 {
     count_fault(device, fail_text());
-    atomic_fetch_or(&device->shown->status, VIRTIO_CONFIG_S_NEEDS_RESET);
+    atomic_fetch_or(&device->reg_page->status, VIRTIO_CONFIG_S_NEEDS_RESET);
     interrupt_driver(device, VIRTIO_MMIO_INT_CONFIG); /* virtio 1.2, 2.1.2 */
     if (device->state == VIRTIO_RUNNING)
         stop_device(device);
@@ -71,12 +71,12 @@ static bool negotiate(struct virtio_device *device)
     uint64_t wanted =
         (uint64_t)atomic_load(&regs->driver_features[1]) << 32 | atomic_load(&regs->driver_features[0]);
     if ((wanted & ~device->offered) || atomic_load(&regs->driver_features[2])) {
-        virtio_driver_slip(device, "features 0x%llx accepted, 0x%llx offered", (unsigned long long)wanted,
+        virtio_warn_driver(device, "features 0x%llx accepted, 0x%llx offered", (unsigned long long)wanted,
                            (unsigned long long)device->offered);
         return false;
     }
     if (!(wanted & FEATURE(VIRTIO_F_VERSION_1))) {
-        virtio_driver_slip(device, "VERSION_1 not accepted");
+        virtio_warn_driver(device, "VERSION_1 not accepted");
         return false;
     }
     device->features = wanted;
@@ -90,14 +90,14 @@ static gpa_t registers_gpa(_Atomic uint32_t halves[2])
 
 static void end_queues(struct virtio_device *device)
 {
-    for (unsigned q = 0; q < device->kind->queue_count; q++)
+    for (unsigned q = 0; q < device->ops->queue_count; q++)
         virtqueue_end(&device->queues[q]);
     device->pushed = 0;
 }
 
 static void start_device(struct virtio_device *device)
 {
-    for (unsigned q = 0; q < device->kind->queue_count; q++) {
+    for (unsigned q = 0; q < device->ops->queue_count; q++) {
         struct virtio_queue_registers *regs = &device->regs.queues[q];
         if (!atomic_load(&regs->ready))
             continue;
@@ -109,13 +109,13 @@ static void start_device(struct virtio_device *device)
                             device->features & FEATURE(VIRTIO_RING_F_INDIRECT_DESC));
         if (r < 0) {
             end_queues(device);
-            virtio_driver_fault(device);
+            virtio_fail_device(device);
             return;
         }
     }
     device->state = VIRTIO_RUNNING;
-    if (device->kind->start)
-        device->kind->start(device);
+    if (device->ops->start)
+        device->ops->start(device);
 }
 
 /* A write to Status that is no reset: bits are set one after the other and never taken back. */
@@ -128,20 +128,20 @@ static void advance_status(struct virtio_device *device, uint32_t value)
         {VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_DRIVER},
         {VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK},
     };
-    uint32_t status = atomic_load(&device->shown->status);
+    uint32_t status = atomic_load(&device->reg_page->status);
     /* NEEDS_RESET is the device's; a driver that adds a bit to what it read writes it too. */
     uint32_t wanted = value & ~(uint32_t)VIRTIO_CONFIG_S_NEEDS_RESET;
     bool valid = !(wanted & ~STATUS_OF_DRIVER) && !(status & STATUS_OF_DRIVER & ~wanted);
     for (size_t i = 0; i < ARRAY_SIZE(order); i++)
         valid &= !(wanted & order[i].bit) || (wanted & order[i].before);
     if (!valid) {
-        virtio_driver_slip(device, "status 0x%x after 0x%x", value, status);
+        virtio_warn_driver(device, "status 0x%x after 0x%x", value, status);
         return;
     }
     uint32_t added = wanted & ~status;
     if ((added & VIRTIO_CONFIG_S_FEATURES_OK) && !negotiate(device))
         added &= ~(uint32_t)(VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK);
-    atomic_store(&device->shown->status, status | added);
+    atomic_store(&device->reg_page->status, status | added);
     if (added & VIRTIO_CONFIG_S_DRIVER_OK)
         start_device(device);
 }
@@ -152,7 +152,7 @@ static void finish_reset(struct virtio_device *device)
         atomic_store((_Atomic uint32_t *)&device->regs + i, 0);
     device->features = 0;
     irq_ack(&device->irq, UINT32_MAX);
-    atomic_store(&device->shown->status, 0);
+    atomic_store(&device->reg_page->status, 0);
     struct bus_waiter *waiter = ptr_steal(&device->reset_waiter);
     bus_done(waiter);
 }
@@ -160,7 +160,7 @@ static void finish_reset(struct virtio_device *device)
 void virtio_write_status(struct virtio_device *device, uint32_t value, struct bus_waiter *waiter)
 {
     if (device->reset_waiter) {
-        virtio_driver_slip(device, "status written from another CPU during a reset");
+        virtio_warn_driver(device, "status written from another CPU during a reset");
         bus_done(waiter);
         return;
     }
@@ -192,9 +192,9 @@ void virtio_stopped(struct virtio_device *device)
 void virtio_kicked(struct virtio_device *device, unsigned queue)
 {
     if (device->state == VIRTIO_RUNNING && device->queues[queue].ready)
-        device->kind->kicked(device, queue);
-    else if (!(atomic_load(&device->shown->status) & VIRTIO_CONFIG_S_NEEDS_RESET))
-        virtio_driver_slip(device, "queue %u notified before it was set up", queue);
+        device->ops->kicked(device, queue);
+    else if (!(atomic_load(&device->reg_page->status) & VIRTIO_CONFIG_S_NEEDS_RESET))
+        virtio_warn_driver(device, "queue %u notified before it was set up", queue);
 }
 
 static void watch_kick(struct virtio_kick *kick)
@@ -202,7 +202,7 @@ static void watch_kick(struct virtio_kick *kick)
     loop_watch(kick->device->loop, &kick->op, kick->fd, POLLIN);
 }
 
-/* What the driver has written to registers before needs no bus_settle(): it is in them, or was waited for
+/* What the driver has written to registers before needs no bus_drain(): it is in them, or was waited for
  * (Status). */
 static void kick_seen(struct loop_op *op, int result, unsigned flags)
 {
@@ -225,7 +225,7 @@ static void kick_seen(struct loop_op *op, int result, unsigned flags)
 
 int virtio_watch_kicks(struct virtio_device *device)
 {
-    for (unsigned q = 0; q < device->kind->queue_count; q++) {
+    for (unsigned q = 0; q < device->ops->queue_count; q++) {
         struct virtio_kick *kick = &device->kicks[q];
         kick->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (kick->fd < 0)
@@ -248,9 +248,9 @@ void virtio_push(struct virtio_device *device, unsigned q, uint16_t head, uint32
 }
 
 /* Once per turn of the loop: one interrupt for all that the turn completed. */
-static void interrupt_for_pushed(struct loop_hook *hook)
+static void interrupt_for_pushed(struct loop_prepare *prepare)
 {
-    struct virtio_device *device = container_of(hook, struct virtio_device, hook);
+    struct virtio_device *device = container_of(prepare, struct virtio_device, prepare);
     uint32_t pushed = device->pushed;
     device->pushed = 0;
     for (unsigned q = 0; pushed; q++, pushed >>= 1)
@@ -260,35 +260,35 @@ static void interrupt_for_pushed(struct loop_hook *hook)
 
 /* --- life --- */
 
-void virtio_init(struct virtio_device *device, const struct virtio_kind *kind, struct loop *loop,
+void virtio_init(struct virtio_device *device, const struct virtio_ops *ops, struct loop *loop,
                  const char *label, uint64_t features)
 {
-    CHECK(kind->queue_count <= VIRTIO_QUEUES_MAX);
-    *device = (struct virtio_device){.kind = kind, .loop = loop, .offered = features | FEATURES_OF_ALL};
-    device->shown = &device->hidden;
-    device->irq.pending = &device->shown->interrupt_status;
+    CHECK(ops->queue_count <= VIRTIO_QUEUES_MAX);
+    *device = (struct virtio_device){.ops = ops, .loop = loop, .offered = features | FEATURES_OF_ALL};
+    device->reg_page = &device->reg_shadow;
+    device->irq.pending = &device->reg_page->interrupt_status;
     /* No shared memory region has any id: all of them are of length -1 (4.2.2.1). */
-    for (unsigned i = 0; i < ARRAY_SIZE(device->shown->shm); i++)
-        atomic_store(&device->shown->shm[i], UINT32_MAX);
+    for (unsigned i = 0; i < ARRAY_SIZE(device->reg_page->shm); i++)
+        atomic_store(&device->reg_page->shm[i], UINT32_MAX);
     snprintf(device->label, sizeof(device->label), "%s", label);
-    device->hook.run = interrupt_for_pushed;
+    device->prepare.run = interrupt_for_pushed;
     for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++)
         device->kicks[q] = (struct virtio_kick){.device = device, .fd = -1, .op.done = kick_seen};
-    loop_before_sleep(loop, &device->hook);
+    loop_prepare_add(loop, &device->prepare);
 }
 
 void virtio_set_config(struct virtio_device *device, const void *config, size_t size)
 {
     uint32_t words[VIRTIO_CONFIG_MAX / 4] = {0};
-    struct virtio_shown *shown = device->shown;
+    struct virtio_reg_page *reg_page = device->reg_page;
     CHECK(size <= sizeof(words));
-    CHECK(shown == &device->hidden || device->state != VIRTIO_RUNNING);
+    CHECK(reg_page == &device->reg_shadow || device->state != VIRTIO_RUNNING);
     memcpy(words, config, size);
     device->config_size = (uint32_t)size;
-    atomic_fetch_add(&shown->config_generation, 1);
+    atomic_fetch_add(&reg_page->config_generation, 1);
     for (size_t i = 0; i < ARRAY_SIZE(words); i++)
-        atomic_store(&shown->config[i], words[i]);
-    atomic_fetch_add(&shown->config_generation, 1);
+        atomic_store(&reg_page->config[i], words[i]);
+    atomic_fetch_add(&reg_page->config_generation, 1);
     if (device->state == VIRTIO_RUNNING)
         interrupt_driver(device, VIRTIO_MMIO_INT_CONFIG);
 }
@@ -315,6 +315,6 @@ void virtio_close(struct virtio_device *device)
             return; /* the ring is broken, and the kernel may still write into what would be freed */
     for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++)
         cleanup_fd(&device->kicks[q].fd);
-    loop_hook_remove(device->loop, &device->hook);
-    device->kind->destroy(device);
+    loop_prepare_remove(device->loop, &device->prepare);
+    device->ops->destroy(device);
 }

@@ -1,6 +1,6 @@
 /*
  * virtio-mmio version 2 (virtio 1.2, 4.2): registers, the status state machine, queue set-up, notifications.
- * A device kind is a struct virtio_kind in its own file; this core never names one.
+ * A device kind is a struct virtio_ops in its own file; this core never names one.
  *
  *   vCPU threads                                       loop thread
  *   every register but Status is a word of struct      Status writes, for which the vCPU waits: features are
@@ -12,8 +12,8 @@
  * the loop five times.
  *
  * An interrupt costs the guest no exit to this process. InterruptStatus lies in a page of ours that the guest
- * reads as memory (struct virtio_shown), and KVM keeps its InterruptACKs until the loop is about to raise the
- * line again (bus_take_deferred), which is the next time that anybody asks. The guest's view in between: a
+ * reads as memory (struct virtio_reg_page), and KVM keeps its InterruptACKs until the loop is about to raise the
+ * line again (bus_drain_coalesced), which is the next time that anybody asks. The guest's view in between: a
  * bit that it has acknowledged may still read as 1, and an interrupt that it takes never shows one that is
  * stale.
  */
@@ -31,8 +31,8 @@ struct virtio_device;
 struct disk;
 
 /* A kind of device. All functions run on the loop thread. */
-struct virtio_kind {
-    const char *name;   /* for words and the log: "virtio-blk" */
+struct virtio_ops {
+    const char *name;   /* for messages and the log: "virtio-blk" */
     uint32_t device_id; /* virtio 1.2, 5 */
     unsigned queue_count;
     /* The driver has set DRIVER_OK: queues are ready, `device->features` are negotiated. Optional. */
@@ -68,7 +68,7 @@ struct virtio_registers {
  * The registers from InterruptStatus on, in the form in which a guest reads them: a page of memory to it,
  * which it cannot write. Host and guest are little-endian.
  */
-struct virtio_shown {
+struct virtio_reg_page {
     _Atomic uint32_t interrupt_status; /* 0x060 */
     _Atomic uint32_t write_only_064[3];
     _Atomic uint32_t status; /* 0x070 */
@@ -82,7 +82,7 @@ struct virtio_shown {
 enum virtio_state {
     VIRTIO_IDLE,     /* no queue in use: before DRIVER_OK, and after a stop */
     VIRTIO_RUNNING,  /* DRIVER_OK */
-    VIRTIO_STOPPING, /* kind->stop() was called, virtio_stopped() was not */
+    VIRTIO_STOPPING, /* ops->stop() was called, virtio_stopped() was not */
 };
 
 struct virtio_kick {
@@ -93,18 +93,19 @@ struct virtio_kick {
 
 /* Embedded in each kind's own structure. */
 struct virtio_device {
-    const struct virtio_kind *kind;
+    const struct virtio_ops *ops;
     struct loop *loop;
     const struct guest_mem *mem;
     struct bus *bus;
-    char label[24];   /* "disk 0", for words */
+    char label[24];   /* "disk 0", for messages */
     uint64_t offered; /* features; fixed once attached */
 
     /* Any thread. */
     struct virtio_registers regs;
-    struct virtio_shown *shown; /* the page that the guest reads; `hidden` where KVM cannot do that */
-    struct virtio_shown hidden;
-    struct irq_source irq;   /* pending = shown->interrupt_status */
+    struct virtio_reg_page
+        *reg_page; /* the page that the guest reads; `reg_shadow` where KVM cannot do that */
+    struct virtio_reg_page reg_shadow;
+    struct irq_source irq;   /* pending = reg_page->interrupt_status */
     _Atomic uint64_t faults; /* times the driver broke the protocol: counted, logged at a bounded rate */
 
     /* Loop thread. */
@@ -114,14 +115,14 @@ struct virtio_device {
     struct virtqueue queues[VIRTIO_QUEUES_MAX];
     struct virtio_kick kicks[VIRTIO_QUEUES_MAX];
     uint32_t pushed; /* queues, as bits, that virtio_push() filled in this turn of the loop */
-    struct loop_hook hook;
+    struct loop_prepare prepare;
     struct bus_waiter *reset_waiter;
     bool closing;
 };
 
 /* For kinds, when they make a device: `features` beyond VERSION_1, EVENT_IDX and INDIRECT_DESC, which are
  * offered for all. The label is shortened if it is too long. */
-void virtio_init(struct virtio_device *device, const struct virtio_kind *kind, struct loop *loop,
+void virtio_init(struct virtio_device *device, const struct virtio_ops *ops, struct loop *loop,
                  const char *label, uint64_t features);
 
 /* Sets the device configuration space (`size` <= VIRTIO_CONFIG_MAX; bytes beyond it read as zeros). A driver
@@ -139,22 +140,22 @@ int virtio_attach(struct virtio_device *device, unsigned slot, struct bus *bus, 
  * that a turn of the loop pushed, if it wants to be. */
 void virtio_push(struct virtio_device *device, unsigned q, uint16_t head, uint32_t written);
 
-/* The driver broke the protocol (words: fail_text()): counted, logged, DEVICE_NEEDS_RESET, interrupt, stop.
- */
-void virtio_driver_fault(struct virtio_device *device);
+/* The driver broke the protocol (message: fail_text()): counted, logged, DEVICE_NEEDS_RESET, interrupt,
+ * stop. */
+void virtio_fail_device(struct virtio_device *device);
 
-/* Has kind->kicked() called for queue `q` again, in a later turn of the loop: a batch was cut short. */
+/* Has ops->kicked() called for queue `q` again, in a later turn of the loop: a batch was cut short. */
 void virtio_kick_again(struct virtio_device *device, unsigned q);
 
 /* Ends a stop(): nothing of the device is in flight. */
 void virtio_stopped(struct virtio_device *device);
 
 /* Loop thread, at the end: when loop_run() has returned and the vCPUs have stopped. Stops the device, runs
- * the loop until nothing of it is in flight, and destroys it. The loop is not run again with hooks of a
+ * the loop until nothing of it is in flight, and destroys it. The loop is not run again with prepares of a
  * device that is gone: after the last device's virtio_close() comes loop_free(). NULL is nothing. */
 void virtio_close(struct virtio_device *device);
 
-/* The kinds. Each returns a device not yet attached; words on failure. virtio_blk_new() takes the disk over
+/* The kinds. Each returns a device not yet attached; message on failure. virtio_blk_new() takes the disk over
  * when it succeeds. `label` names it: "disk 0". */
 int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label,
                    struct virtio_device **ret_device);

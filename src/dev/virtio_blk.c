@@ -324,7 +324,7 @@ static int start_request(struct blk_request *request, const struct virtq_chain *
     return 0;
 }
 
-/* Takes one request: 1, 0 if there is none, -EPROTO with words. */
+/* Takes one request: 1, 0 if there is none, -EPROTO with a message. */
 static int take_request(struct virtio_blk *blk)
 {
     struct blk_request *request = request_new(blk);
@@ -355,7 +355,7 @@ static void blk_kicked(struct virtio_device *device, unsigned queue)
             r = take_request(blk);
         }
         if (r < 0) {
-            virtio_driver_fault(device);
+            virtio_fail_device(device);
             return;
         }
         if (!budget) {
@@ -395,7 +395,7 @@ static uint64_t blk_features(const struct disk *disk)
 
 int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label, struct virtio_device **ret_device)
 {
-    static const struct virtio_kind kind = {
+    static const struct virtio_ops ops = {
         .name = "virtio-blk",
         .device_id = VIRTIO_ID_BLOCK,
         .queue_count = 1,
@@ -424,7 +424,7 @@ int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label, stru
         .max_write_zeroes_seg = BLK_RANGES_MAX,
         .write_zeroes_may_unmap = 1,
     };
-    virtio_init(&blk->device, &kind, loop, label, blk_features(disk));
+    virtio_init(&blk->device, &ops, loop, label, blk_features(disk));
     virtio_set_config(&blk->device, &config, sizeof(config));
     *ret_device = &blk->device;
     return 0;

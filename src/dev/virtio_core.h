@@ -5,7 +5,7 @@
 
 /* The driver did what the specification forbids, and it is ignored: counted, and logged at a bounded rate.
  * Any thread. */
-void virtio_driver_slip(struct virtio_device *device, const char *format, ...)
+void virtio_warn_driver(struct virtio_device *device, const char *format, ...)
     __attribute__((format(printf, 2, 3), cold));
 
 /* A write to Status. `waiter` is answered when it has had its effect. */

@@ -12,18 +12,18 @@
 #define MMIO_VENDOR  0x746c6f56u /* "Volt": any value will do */
 
 #define SHOWN_AT(member, offset)                                                                             \
-    _Static_assert(LAYOUT_VIRTIO_SHOWN + offsetof(struct virtio_shown, member) == (offset), #member)
+    _Static_assert(LAYOUT_VIRTIO_SHOWN + offsetof(struct virtio_reg_page, member) == (offset), #member)
 SHOWN_AT(interrupt_status, VIRTIO_MMIO_INTERRUPT_STATUS);
 SHOWN_AT(status, VIRTIO_MMIO_STATUS);
 SHOWN_AT(shm, VIRTIO_MMIO_SHM_LEN_LOW);
 SHOWN_AT(config_generation, VIRTIO_MMIO_CONFIG_GENERATION);
 SHOWN_AT(config, VIRTIO_MMIO_CONFIG);
-_Static_assert(sizeof(struct virtio_shown) <= LAYOUT_VIRTIO_SIZE - LAYOUT_VIRTIO_SHOWN, "registers");
+_Static_assert(sizeof(struct virtio_reg_page) <= LAYOUT_VIRTIO_SIZE - LAYOUT_VIRTIO_SHOWN, "registers");
 
 static struct virtio_queue_registers *selected_queue(struct virtio_device *device)
 {
     uint32_t queue = atomic_load(&device->regs.queue_select);
-    return queue < device->kind->queue_count ? &device->regs.queues[queue] : NULL;
+    return queue < device->ops->queue_count ? &device->regs.queues[queue] : NULL;
 }
 
 /* --- reading --- */
@@ -43,7 +43,7 @@ static uint32_t read_register(struct virtio_device *device, uint64_t offset)
     switch (offset) {
     case VIRTIO_MMIO_MAGIC_VALUE: return MMIO_MAGIC;
     case VIRTIO_MMIO_VERSION: return MMIO_VERSION;
-    case VIRTIO_MMIO_DEVICE_ID: return device->kind->device_id;
+    case VIRTIO_MMIO_DEVICE_ID: return device->ops->device_id;
     case VIRTIO_MMIO_VENDOR_ID: return MMIO_VENDOR;
     case VIRTIO_MMIO_DEVICE_FEATURES: return read_offered(device);
     case VIRTIO_MMIO_QUEUE_NUM_MAX: return queue ? VIRTQUEUE_SIZE_MAX : 0;
@@ -56,13 +56,13 @@ static uint32_t read_register(struct virtio_device *device, uint64_t offset)
  * bits is whole even while the loop changes it. */
 static uint64_t read_shown(struct virtio_device *device, uint64_t offset, unsigned length)
 {
-    const uint64_t words = sizeof(*device->shown) / 4;
-    _Atomic uint32_t *shown = (_Atomic uint32_t *)device->shown;
+    const uint64_t words = sizeof(*device->reg_page) / 4;
+    _Atomic uint32_t *reg_page = (_Atomic uint32_t *)device->reg_page;
     uint64_t word = offset / 4, low = 0, high = 0;
     if (word < words)
-        low = atomic_load(&shown[word]);
+        low = atomic_load(&reg_page[word]);
     if (word + 1 < words)
-        high = atomic_load(&shown[word + 1]);
+        high = atomic_load(&reg_page[word + 1]);
     uint64_t value = (high << 32 | low) >> (8 * (offset % 4));
     return length == 8 ? value : value & ((UINT64_C(1) << (8 * length)) - 1);
 }
@@ -73,7 +73,7 @@ static uint64_t mmio_read(void *opaque, uint64_t offset, unsigned length)
     if (offset >= LAYOUT_VIRTIO_SHOWN)
         return read_shown(device, offset - LAYOUT_VIRTIO_SHOWN, length);
     if (length != 4 || offset % 4) {
-        virtio_driver_slip(device, "register 0x%llx read with %u bytes", (unsigned long long)offset, length);
+        virtio_warn_driver(device, "register 0x%llx read with %u bytes", (unsigned long long)offset, length);
         return 0;
     }
     return read_register(device, offset);
@@ -84,7 +84,7 @@ static bool mmio_fast_read(void *opaque, uint64_t offset, unsigned length, uint6
     struct virtio_device *device = opaque;
     /* While the loop is changing the configuration, its generation is to be had only from the loop:
      * afterwards. */
-    if (offset == VIRTIO_MMIO_CONFIG_GENERATION && atomic_load(&device->shown->config_generation) % 2)
+    if (offset == VIRTIO_MMIO_CONFIG_GENERATION && atomic_load(&device->reg_page->config_generation) % 2)
         return false;
     *ret_value = mmio_read(opaque, offset, length);
     return true;
@@ -132,10 +132,10 @@ static void write_queue_register(struct virtio_device *device, uint64_t offset, 
 {
     struct virtio_queue_registers *queue = selected_queue(device);
     _Atomic uint32_t *reg = queue ? queue_register(queue, offset) : NULL;
-    if (!reg || !may_set_queues_up(atomic_load(&device->shown->status)))
-        virtio_driver_slip(device, "register 0x%llx of queue %u written in status 0x%x",
+    if (!reg || !may_set_queues_up(atomic_load(&device->reg_page->status)))
+        virtio_warn_driver(device, "register 0x%llx of queue %u written in status 0x%x",
                            (unsigned long long)offset, atomic_load(&device->regs.queue_select),
-                           atomic_load(&device->shown->status));
+                           atomic_load(&device->reg_page->status));
     else
         atomic_store(reg, offset == VIRTIO_MMIO_QUEUE_READY ? value & 1 : value);
 }
@@ -143,14 +143,14 @@ static void write_queue_register(struct virtio_device *device, uint64_t offset, 
 /* True if that was all: false sends the write to the loop. */
 static bool write_register(struct virtio_device *device, uint64_t offset, uint32_t value)
 {
-    uint32_t status = atomic_load(&device->shown->status);
+    uint32_t status = atomic_load(&device->reg_page->status);
     switch (offset) {
     case VIRTIO_MMIO_STATUS: return false;
     case VIRTIO_MMIO_QUEUE_NOTIFY:
         /* KVM turns those that fit into kicks; these are of the wrong width or value. */
-        if (value < device->kind->queue_count)
+        if (value < device->ops->queue_count)
             return false;
-        virtio_driver_slip(device, "queue %u notified, which there is not", value);
+        virtio_warn_driver(device, "queue %u notified, which there is not", value);
         break;
     case VIRTIO_MMIO_DEVICE_FEATURES_SEL: atomic_store(&device->regs.device_features_select, value); break;
     case VIRTIO_MMIO_DRIVER_FEATURES_SEL: atomic_store(&device->regs.driver_features_select, value); break;
@@ -163,7 +163,7 @@ static bool write_register(struct virtio_device *device, uint64_t offset, uint32
         if (may_choose_features(status))
             write_driver_features(device, value);
         else
-            virtio_driver_slip(device, "features chosen in status 0x%x", status);
+            virtio_warn_driver(device, "features chosen in status 0x%x", status);
         break;
     default: write_queue_register(device, offset, value); break;
     }
@@ -175,10 +175,10 @@ static bool mmio_fast_write(void *opaque, uint64_t offset, unsigned length, uint
     struct virtio_device *device = opaque;
     if (offset >= VIRTIO_MMIO_CONFIG) {
         uint64_t at = offset - VIRTIO_MMIO_CONFIG;
-        return !device->kind->config_write || at >= device->config_size || length > device->config_size - at;
+        return !device->ops->config_write || at >= device->config_size || length > device->config_size - at;
     }
     if (length != 4 || offset % 4) {
-        virtio_driver_slip(device, "register 0x%llx written with %u bytes", (unsigned long long)offset,
+        virtio_warn_driver(device, "register 0x%llx written with %u bytes", (unsigned long long)offset,
                            length);
         return true;
     }
@@ -204,7 +204,7 @@ static void mmio_write(void *opaque, uint64_t offset, unsigned length, uint64_t 
 {
     struct virtio_device *device = opaque;
     if (offset >= VIRTIO_MMIO_CONFIG)
-        device->kind->config_write(device, offset - VIRTIO_MMIO_CONFIG, length, value);
+        device->ops->config_write(device, offset - VIRTIO_MMIO_CONFIG, length, value);
     else
         virtio_kicked(device, (unsigned)value);
 }
@@ -212,11 +212,11 @@ static void mmio_write(void *opaque, uint64_t offset, unsigned length, uint64_t 
 /* From here on the guest reads what we write into the page of `slot`, if KVM has one to give. */
 static void show_registers(struct virtio_device *device, unsigned slot, const struct vm *vm)
 {
-    struct virtio_shown *page = vm_shown_page(vm, layout_virtio_shown_gpa(slot));
+    struct virtio_reg_page *page = vm_reg_page(vm, layout_virtio_reg_page_gpa(slot));
     if (!page)
         return;
-    memcpy(page, device->shown, sizeof(*page));
-    device->shown = page;
+    memcpy(page, device->reg_page, sizeof(*page));
+    device->reg_page = page;
     device->irq.pending = &page->interrupt_status;
 }
 
@@ -238,10 +238,10 @@ int virtio_attach(struct virtio_device *device, unsigned slot, struct bus *bus, 
     irq_connect(lines, layout_virtio_gsi(slot), &device->irq);
     int r = bus_add(bus, VCPU_MMIO, base.value, LAYOUT_VIRTIO_SIZE, &ops, device);
     if (r == 0)
-        r = bus_defer_writes(bus, vm, gpa(base.value + VIRTIO_MMIO_INTERRUPT_ACK));
+        r = bus_coalesce_mmio(bus, vm, gpa(base.value + VIRTIO_MMIO_INTERRUPT_ACK));
     if (r == 0)
         r = virtio_watch_kicks(device);
-    for (unsigned q = 0; r == 0 && q < device->kind->queue_count; q++)
+    for (unsigned q = 0; r == 0 && q < device->ops->queue_count; q++)
         r = vm_add_ioeventfd(vm, gpa(base.value + VIRTIO_MMIO_QUEUE_NOTIFY), q, device->kicks[q].fd);
     return r;
 }

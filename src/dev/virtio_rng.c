@@ -47,7 +47,7 @@ static void rng_kicked(struct virtio_device *device, unsigned queue)
             return;
         }
         if (r < 0) {
-            virtio_driver_fault(device);
+            virtio_fail_device(device);
             return;
         }
     } while (virtqueue_enable_kicks(vq));
@@ -65,7 +65,7 @@ static void rng_destroy(struct virtio_device *device)
 
 int virtio_rng_new(struct loop *loop, struct virtio_device **ret_device)
 {
-    static const struct virtio_kind kind = {
+    static const struct virtio_ops ops = {
         .name = "virtio-rng",
         .device_id = VIRTIO_ID_RNG,
         .queue_count = 1,
@@ -76,7 +76,7 @@ int virtio_rng_new(struct loop *loop, struct virtio_device **ret_device)
     struct virtio_device *device = calloc(1, sizeof(*device));
     if (!device)
         return fail(-ENOMEM, "no memory for virtio-rng");
-    virtio_init(device, &kind, loop, "rng", 0);
+    virtio_init(device, &ops, loop, "rng", 0);
     *ret_device = device;
     return 0;
 }

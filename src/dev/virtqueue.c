@@ -244,8 +244,8 @@ bool virtqueue_wants_interrupt(struct virtqueue *vq)
 
 void virtqueue_disable_kicks(struct virtqueue *vq)
 {
-    /* With event indices it is enough to leave avail_event behind: the driver kicks only when it crosses it.
-     */
+    /* With event indices it is enough to leave avail_event behind: the driver kicks only when it crosses
+     * it. */
     if (!vq->event_idx)
         __atomic_store_n(used_flags(vq), VRING_USED_F_NO_NOTIFY, __ATOMIC_RELAXED);
 }
@@ -256,8 +256,8 @@ bool virtqueue_enable_kicks(struct virtqueue *vq)
         __atomic_store_n(avail_event(vq), vq->next_avail, __ATOMIC_RELAXED);
     else
         __atomic_store_n(used_flags(vq), 0, __ATOMIC_RELAXED);
-    /* The mirror of virtqueue_wants_interrupt(): our wish first, then a look at what came before it was seen.
-     */
+    /* The mirror of virtqueue_wants_interrupt(): our wish first, then a look at what came before it was
+     * seen. */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     return __atomic_load_n(avail_idx(vq), __ATOMIC_RELAXED) != vq->next_avail;
 }

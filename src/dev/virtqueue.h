@@ -42,7 +42,7 @@ struct virtq_chain {
     struct iovec *iov;                       /* the caller's array, readable then writable */
 };
 
-/* Takes the rings into use: 0, or -EPROTO with words (size not a power of two or too big, misaligned, not in
+/* Takes the rings into use: 0, or -EPROTO with a message (size not a power of two or too big, misaligned, not in
  * RAM). */
 int virtqueue_start(struct virtqueue *vq, const struct guest_mem *mem, uint16_t size, gpa_t desc, gpa_t avail,
                     gpa_t used, bool event_idx, bool indirect);
@@ -52,14 +52,14 @@ void virtqueue_end(struct virtqueue *vq);
 
 /*
  * Takes the next available chain into `iov` (room for `iov_max` parts). 1 a chain, 0 none available, -EPROTO
- * with words: index out of range, more available or in flight than the queue holds, loop, nested or empty
+ * with a message: index out of range, more available or in flight than the queue holds, loop, nested or empty
  * indirect table, indirect not negotiated, readable after writable, zero length, address outside RAM, 4 GiB
  * or more in all, more than iov_max parts. ret_chain->iov is `iov`.
  */
 int virtqueue_pop(struct virtqueue *vq, struct iovec *iov, unsigned iov_max, struct virtq_chain *ret_chain);
 
-/* Gives chain `head` back with `written` bytes written into it. The entry is visible to the driver at once.
- */
+/* Gives chain `head` back with `written` bytes written into it. The entry is visible to the driver at
+ * once. */
 void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written);
 
 /* True if the driver wants an interrupt for what was pushed since the last time this was asked. */

@@ -17,7 +17,7 @@ struct loop_libev {
     struct ev_loop *ev;
     int epoll_fd; /* libev's own; lent */
     struct loop_op ready;
-    struct loop_hook hook;
+    struct loop_prepare prepare;
     bool stale; /* watchers may have been started that epoll has not heard of */
 };
 
@@ -47,9 +47,9 @@ static void backend_ready(struct loop_op *op, int result, unsigned flags)
 
 /* libev tells epoll of new watchers only when it runs, and runs callbacks, which may start more, after that.
  * So it runs until it had nothing to do; a turn of the loop that does not concern it costs nothing. */
-static void before_sleep(struct loop_hook *hook)
+static void run_libev(struct loop_prepare *prepare)
 {
-    struct loop_libev *libev = container_of(hook, struct loop_libev, hook);
+    struct loop_libev *libev = container_of(prepare, struct loop_libev, prepare);
     while (libev->stale) {
         libev->stale = false;
         ev_run(libev->ev, EVRUN_NOWAIT);
@@ -98,9 +98,9 @@ int loop_libev_new(struct loop *loop, struct loop_libev **ret_libev)
     ev_set_userdata(libev->ev, libev);
     ev_set_invoke_pending_cb(libev->ev, note_and_invoke);
     libev->ready.done = backend_ready;
-    libev->hook.run = before_sleep;
+    libev->prepare.run = run_libev;
     watch_backend(libev);
-    loop_before_sleep(loop, &libev->hook);
+    loop_prepare_add(loop, &libev->prepare);
     *ret_libev = libev;
     return 0;
 }

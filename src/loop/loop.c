@@ -8,7 +8,7 @@
 
 struct loop {
     struct io_uring ring;
-    struct loop_hook *hooks, **hooks_end;
+    struct loop_prepare *prepares, **prepares_end;
     bool stopped;
     int stop_value;
     struct loop_libev *libev;
@@ -70,7 +70,7 @@ int loop_new(unsigned entries, struct loop **ret_loop)
     struct loop *loop = calloc(1, sizeof(*loop));
     if (!loop)
         return fail(-ENOMEM, "no memory for the loop");
-    loop->hooks_end = &loop->hooks;
+    loop->prepares_end = &loop->prepares;
 
     int r = -EINVAL;
     for (unsigned i = 0; i < ARRAY_SIZE(flag_sets) && r == -EINVAL; i++) {
@@ -187,23 +187,23 @@ void loop_cancel(struct loop *loop, struct loop_op *op)
     io_uring_sqe_set_data64(sqe, 0);
 }
 
-void loop_before_sleep(struct loop *loop, struct loop_hook *hook)
+void loop_prepare_add(struct loop *loop, struct loop_prepare *prepare)
 {
-    hook->next = NULL;
-    *loop->hooks_end = hook;
-    loop->hooks_end = &hook->next;
+    prepare->next = NULL;
+    *loop->prepares_end = prepare;
+    loop->prepares_end = &prepare->next;
 }
 
-void loop_hook_remove(struct loop *loop, struct loop_hook *hook)
+void loop_prepare_remove(struct loop *loop, struct loop_prepare *prepare)
 {
-    struct loop_hook **at = &loop->hooks;
-    while (*at && *at != hook)
+    struct loop_prepare **at = &loop->prepares;
+    while (*at && *at != prepare)
         at = &(*at)->next;
     if (!*at)
         return;
-    *at = hook->next;
+    *at = prepare->next;
     if (!*at)
-        loop->hooks_end = at;
+        loop->prepares_end = at;
 }
 
 void loop_stop(struct loop *loop, int value)
@@ -233,8 +233,8 @@ int loop_run(struct loop *loop)
 {
     loop->stopped = false;
     while (!loop->stopped) {
-        for (struct loop_hook *hook = loop->hooks; hook; hook = hook->next)
-            hook->run(hook);
+        for (struct loop_prepare *prepare = loop->prepares; prepare; prepare = prepare->next)
+            prepare->run(prepare);
         if (loop->stopped)
             break;
         int r = io_uring_submit_and_wait(&loop->ring, 1);

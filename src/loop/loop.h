@@ -27,7 +27,7 @@ struct loop_op {
 };
 
 /*
- * Makes a loop of its own ring. -EPERM and -ENOSYS come with words that name the sysctl or the kernel
+ * Makes a loop of its own ring. -EPERM and -ENOSYS come with a message that name the sysctl or the kernel
  * version. The thread that calls this is the loop thread. `entries`: SQEs that one batch may hold (a full
  * queue is submitted early, never an error).
  */
@@ -35,22 +35,22 @@ int loop_new(unsigned entries, struct loop **ret_loop);
 void loop_free(struct loop *loop);
 
 /* Runs until loop_stop() (and may be run again after that); returns the value given to it, or a negative
- * errno with words if the ring itself fails. May be called again: at the end, devices wait so for what they
+ * errno with a message if the ring itself fails. May be called again: at the end, devices wait so for what they
  * have in flight. */
 int loop_run(struct loop *loop);
 void loop_stop(struct loop *loop, int value);
 
 /* Called once per turn after completions were handled and before the loop sleeps, in the order of
- * registration. For work that gathers over a batch (raising an interrupt once for many requests). `hook` is
- * owned by the caller and must live as long as the loop, or until loop_hook_remove(). */
-struct loop_hook {
-    void (*run)(struct loop_hook *hook);
-    struct loop_hook *next;
+ * registration. For work that gathers over a batch (raising an interrupt once for many requests). `prepare` is
+ * owned by the caller and must live as long as the loop, or until loop_prepare_remove(). */
+struct loop_prepare {
+    void (*run)(struct loop_prepare *prepare);
+    struct loop_prepare *next;
 };
-void loop_before_sleep(struct loop *loop, struct loop_hook *hook);
+void loop_prepare_add(struct loop *loop, struct loop_prepare *prepare);
 
-/* Not from inside a hook. */
-void loop_hook_remove(struct loop *loop, struct loop_hook *hook);
+/* Not from inside a prepare. */
+void loop_prepare_remove(struct loop *loop, struct loop_prepare *prepare);
 
 /* Starting ops. `op->in_flight` must be false. Buffers, iovec arrays and descriptors stay the caller's and
  * must live until completion. Offsets and lengths in bytes; offset -1 is the file's own position (pipes,
@@ -79,8 +79,8 @@ struct loop_timer {
 };
 void loop_timer_start(struct loop *loop, struct loop_timer *timer, uint64_t nanoseconds);
 
-/* Asks for an op's end. It still completes, with its result or -ECANCELED, and only then may its memory go.
- */
+/* Asks for an op's end. It still completes, with its result or -ECANCELED, and only then may its memory
+ * go. */
 void loop_cancel(struct loop *loop, struct loop_op *op);
 
 /* libev for the control plane, run from the ring: created at the first call, and until then costs nothing.

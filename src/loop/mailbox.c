@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
-#define MAILBOX_LETTERS 128u /* a power of two; more than the registers of a device's set-up */
+#define MAILBOX_MESSAGES 128u /* a power of two; more than the registers of a device's set-up */
 
 struct mailbox {
     struct loop *loop;
@@ -15,9 +15,9 @@ struct mailbox {
     struct loop_op wake_op;
     bool delivering; /* loop thread */
 
-    pthread_mutex_t lock; /* over everything below; held for the copy of a letter, never over a delivery */
+    pthread_mutex_t lock; /* over everything below; held for the copy of a message, never over a delivery */
     pthread_cond_t room;
-    struct letter letters[MAILBOX_LETTERS];
+    struct message messages[MAILBOX_MESSAGES];
     uint32_t head, tail; /* taken so far, posted so far */
     bool wake_sent;      /* the loop has a wake-up coming that it has not answered yet */
 };
@@ -78,13 +78,13 @@ void mailbox_free(struct mailbox *mailbox)
     free(mailbox);
 }
 
-void mailbox_post(struct mailbox *mailbox, const struct letter *letter)
+void mailbox_post(struct mailbox *mailbox, const struct message *message)
 {
     static const uint64_t one = 1;
     pthread_mutex_lock(&mailbox->lock);
-    while (mailbox->tail - mailbox->head == MAILBOX_LETTERS)
+    while (mailbox->tail - mailbox->head == MAILBOX_MESSAGES)
         pthread_cond_wait(&mailbox->room, &mailbox->lock);
-    mailbox->letters[mailbox->tail++ % MAILBOX_LETTERS] = *letter;
+    mailbox->messages[mailbox->tail++ % MAILBOX_MESSAGES] = *message;
     bool wake = !mailbox->wake_sent;
     mailbox->wake_sent = true;
     pthread_mutex_unlock(&mailbox->lock);
@@ -93,14 +93,14 @@ void mailbox_post(struct mailbox *mailbox, const struct letter *letter)
         CHECK(write(mailbox->wake_fd, &one, sizeof(one)) == sizeof(one) || errno == EAGAIN);
 }
 
-/* Takes one letter out; false when there is none. */
-static bool take(struct mailbox *mailbox, struct letter *ret_letter)
+/* Takes one message out; false when there is none. */
+static bool take(struct mailbox *mailbox, struct message *ret_message)
 {
     pthread_mutex_lock(&mailbox->lock);
     uint32_t waiting = mailbox->tail - mailbox->head;
     if (waiting) {
-        *ret_letter = mailbox->letters[mailbox->head++ % MAILBOX_LETTERS];
-        if (waiting == MAILBOX_LETTERS)
+        *ret_message = mailbox->messages[mailbox->head++ % MAILBOX_MESSAGES];
+        if (waiting == MAILBOX_MESSAGES)
             pthread_cond_broadcast(&mailbox->room);
     }
     pthread_mutex_unlock(&mailbox->lock);
@@ -109,14 +109,14 @@ static bool take(struct mailbox *mailbox, struct letter *ret_letter)
 
 void mailbox_drain(struct mailbox *mailbox)
 {
-    struct letter letter;
+    struct message message;
     if (mailbox->delivering)
         return;
     mailbox->delivering = true;
     /* Bounded: a guest that posts without end gets its turn again with the next wake-up or kick. */
-    unsigned budget = 2 * MAILBOX_LETTERS;
-    while (budget && take(mailbox, &letter)) {
-        mailbox->deliver(mailbox->owner, &letter);
+    unsigned budget = 2 * MAILBOX_MESSAGES;
+    while (budget && take(mailbox, &message)) {
+        mailbox->deliver(mailbox->owner, &message);
         budget--;
     }
     mailbox->delivering = false;

@@ -1,7 +1,7 @@
 /*
  * The mailbox: how other threads hand the loop something to do, in order.
  *
- * One bounded queue for all senders, so that the loop sees letters in the order in which they were posted,
+ * One bounded queue for all senders, so that the loop sees messages in the order in which they were posted,
  * whoever posted them: a guest that writes a register on one CPU and then, after telling it so, on another,
  * is seen in that order. A full mailbox makes the sender wait (the loop never waits for a sender), which is
  * the flow control.
@@ -13,23 +13,23 @@
 
 struct mailbox;
 
-struct letter {
+struct message {
     uint64_t address;
     uint64_t value;
     uint32_t length;
     uint32_t kind; /* the owner's own meaning */
-    void *sender;  /* for the answer; the owner's own meaning */
+    void *payload; /* for the answer; the owner's own meaning */
 };
 
-/* Called on the loop thread for each letter, in order. */
-typedef void mailbox_deliver(void *owner, const struct letter *letter);
+/* Called on the loop thread for each message, in order. */
+typedef void mailbox_deliver(void *owner, const struct message *message);
 
 int mailbox_new(struct loop *loop, mailbox_deliver *deliver, void *owner, struct mailbox **ret_mailbox);
 void mailbox_free(struct mailbox *mailbox);
 
-/* Any thread but the loop's. Posts a letter and, if the loop may be asleep, wakes it. Once the loop has
- * stopped (mailbox_close()) letters are dropped. */
-void mailbox_post(struct mailbox *mailbox, const struct letter *letter);
+/* Any thread but the loop's. Posts a message and, if the loop may be asleep, wakes it. Once the loop has
+ * stopped (mailbox_close()) messages are dropped. */
+void mailbox_post(struct mailbox *mailbox, const struct message *message);
 
 /* Loop thread. Delivers what has been posted so far. A device that is about to act on a guest's kick calls
  * this first: what the guest wrote before it kicked is in the mailbox by then. Does nothing when called from

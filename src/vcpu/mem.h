@@ -53,7 +53,7 @@ struct guest_mem {
 /*
  * Maps `size` bytes of guest memory: anonymous, private, demand-paged, not reserved, aligned to 2 MiB.
  * -EINVAL size of 0, unaligned or beyond GUEST_MEM_MAX; -ENOMEM the host has not got it (hugetlb pool empty,
- * address space or overcommit limit), with words. The caller owns *ret_mem and ends it with guest_mem_free().
+ * address space or overcommit limit), with a message. The caller owns *ret_mem and ends it with guest_mem_free().
  */
 int guest_mem_new(uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem);
 void guest_mem_free(struct guest_mem *mem);
@@ -77,6 +77,6 @@ static inline void *guest_mem_at(const struct guest_mem *mem, gpa_t at, uint64_t
     return __builtin_expect(host != NULL, 1) ? host : guest_region_at(&mem->regions[1], at, length);
 }
 
-/* Copies through the gate: 0, or -EFAULT (no words) if any byte is not RAM, and then nothing is copied. */
+/* Copies through the gate: 0, or -EFAULT (no message) if any byte is not RAM, and then nothing is copied. */
 int guest_mem_read(const struct guest_mem *mem, gpa_t from, void *to, uint64_t length);
 int guest_mem_write(const struct guest_mem *mem, gpa_t to, const void *from, uint64_t length);

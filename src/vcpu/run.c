@@ -47,17 +47,17 @@ static void forward_mmio(struct vcpu *cpu)
         memcpy(run->mmio.data, &access.value, run->mmio.len);
 }
 
-static void describe_state(const struct vcpu *cpu, char *words, size_t size, const char *what,
+static void describe_state(const struct vcpu *cpu, char *message, size_t size, const char *what,
                            uint64_t detail)
 {
     struct kvm_regs regs = {0};
     (void)kvm_ioctl(cpu->fd, KVM_GET_REGS, &regs);
-    snprintf(words, size, "vCPU %u: %s (0x%llx) at rip 0x%llx, rsp 0x%llx", cpu->index, what,
+    snprintf(message, size, "vCPU %u: %s (0x%llx) at rip 0x%llx, rsp 0x%llx", cpu->index, what,
              (unsigned long long)detail, (unsigned long long)regs.rip, (unsigned long long)regs.rsp);
 }
 
-/* Runs the guest until it stops by itself; says why, in `words` for errors. */
-static enum vcpu_end run_guest(struct vcpu *cpu, char *words, size_t size)
+/* Runs the guest until it stops by itself; says why, in `message` for errors. */
+static enum vcpu_end run_guest(struct vcpu *cpu, char *message, size_t size)
 {
     struct kvm_run *run = cpu->run;
     for (;;) {
@@ -66,7 +66,7 @@ static enum vcpu_end run_guest(struct vcpu *cpu, char *words, size_t size)
              * IPI. */
             if (errno == EINTR || errno == EAGAIN)
                 continue;
-            snprintf(words, size, "vCPU %u: KVM_RUN: %s", cpu->index, strerror(errno));
+            snprintf(message, size, "vCPU %u: KVM_RUN: %s", cpu->index, strerror(errno));
             return VCPU_END_ERROR;
         }
         switch (run->exit_reason) {
@@ -76,15 +76,15 @@ static enum vcpu_end run_guest(struct vcpu *cpu, char *words, size_t size)
         case KVM_EXIT_SHUTDOWN: return VCPU_END_TRIPLE_FAULT;
         case KVM_EXIT_SYSTEM_EVENT: return VCPU_END_SYSTEM_EVENT;
         case KVM_EXIT_FAIL_ENTRY:
-            describe_state(cpu, words, size, "the processor refused to enter the guest",
+            describe_state(cpu, message, size, "the processor refused to enter the guest",
                            run->fail_entry.hardware_entry_failure_reason);
             return VCPU_END_ERROR;
         case KVM_EXIT_INTERNAL_ERROR:
-            describe_state(cpu, words, size, "KVM cannot emulate what the guest does",
+            describe_state(cpu, message, size, "KVM cannot emulate what the guest does",
                            run->internal.suberror);
             return VCPU_END_ERROR;
         default:
-            describe_state(cpu, words, size, "an exit that is not known", run->exit_reason);
+            describe_state(cpu, message, size, "an exit that is not known", run->exit_reason);
             return VCPU_END_ERROR;
         }
     }
@@ -94,12 +94,12 @@ static void *vcpu_thread(void *argument)
 {
     struct vcpu *cpu = argument;
     const struct vcpu_callbacks *to = cpu->vm->callbacks;
-    char words[256] = "";
+    char message[256] = "";
     char name[16];
     snprintf(name, sizeof(name), "vcpu %u", cpu->index);
     pthread_setname_np(pthread_self(), name);
-    enum vcpu_end why = run_guest(cpu, words, sizeof(words));
-    to->ended(to->context, cpu->index, why, words[0] ? words : NULL);
+    enum vcpu_end why = run_guest(cpu, message, sizeof(message));
+    to->ended(to->context, cpu->index, why, message[0] ? message : NULL);
     return NULL;
 }
 

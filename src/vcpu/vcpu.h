@@ -12,8 +12,8 @@ struct kvm_run;
 
 enum vcpu_space { VCPU_MMIO, VCPU_PORT };
 
-/* One access of the guest, on the vCPU's thread. For a read, `value` is the answer. `length` is 1, 2, 4 or 8.
- */
+/* One access of the guest, on the vCPU's thread. For a read, `value` is the answer. `length` is 1, 2, 4 or
+ * 8. */
 struct vcpu_access {
     enum vcpu_space space;
     bool is_write;
@@ -27,15 +27,15 @@ struct vcpu_access {
 enum vcpu_end {
     VCPU_END_TRIPLE_FAULT, /* KVM_EXIT_SHUTDOWN: also what `reboot=t` does */
     VCPU_END_SYSTEM_EVENT,
-    VCPU_END_ERROR, /* KVM could not go on; the words say what and where */
+    VCPU_END_ERROR, /* KVM could not go on; the message says what and where */
 };
 
 struct vcpu_callbacks {
     void *context;
     /* vCPU thread. Returns when the access is done as far as the guest can tell. */
     void (*access)(void *context, struct vcpu_access *access);
-    /* vCPU thread: this vCPU will run no more. `words` is NULL or valid during the call. */
-    void (*ended)(void *context, unsigned index, enum vcpu_end why, const char *words);
+    /* vCPU thread: this vCPU will run no more. `message` is NULL or valid during the call. */
+    void (*ended)(void *context, unsigned index, enum vcpu_end why, const char *message);
 };
 
 struct vcpu {
@@ -50,7 +50,7 @@ struct vcpu {
  * Pages outside RAM that the guest reads as memory and whose writes exit as those to a device do: `count` of
  * them, one every `stride` bytes from `first`.
  */
-struct vm_shown_pages {
+struct vm_reg_pages {
     gpa_t first;
     uint64_t stride;
     unsigned count;
@@ -60,9 +60,9 @@ struct vm {
     int kvm_fd;
     int fd;
     const struct guest_mem *mem;
-    struct vm_shown_pages shown;
-    uint8_t *shown_host; /* the pages, one after the other, zeroed; NULL where KVM cannot show them */
-    struct kvm_coalesced_mmio_ring *deferred; /* NULL where KVM cannot defer */
+    struct vm_reg_pages reg_pages;
+    uint8_t *reg_pages_host; /* the pages, one after the other, zeroed; NULL where KVM cannot show them */
+    struct kvm_coalesced_mmio_ring *coalesced; /* NULL where KVM cannot coalesce */
     unsigned cpu_count;
     struct vcpu *cpus;
     size_t run_size; /* bytes of the kvm_run mapping */
@@ -78,28 +78,28 @@ struct vm {
  * come with the remedy. `mem` is lent for the VM's life. Ends with vm_free(), also after failure of a later
  * step.
  */
-int vm_new(const struct guest_mem *mem, const struct vm_shown_pages *shown, unsigned cpu_count,
+int vm_new(const struct guest_mem *mem, const struct vm_reg_pages *reg_pages, unsigned cpu_count,
            struct vm *ret_vm);
 void vm_free(struct vm *vm);
 
 /* Registers: vCPU 0 enters a PVH kernel at `entry` with EBX = `start_info`; the others wait for INIT/SIPI. */
 int vm_set_pvh_entry(struct vm *vm, gpa_t entry, gpa_t start_info);
 
-/* Writes to `at` (guest physical, 4 bytes) of value `datamatch` signal `event_fd` inside KVM and never exit.
- */
+/* Writes to `at` (guest physical, 4 bytes) of value `datamatch` signal `event_fd` inside KVM and never
+ * exit. */
 int vm_add_ioeventfd(struct vm *vm, gpa_t at, uint32_t datamatch, int event_fd);
 
-/* The host's side of the shown page at `at`; NULL if there is none, and the guest's reads of it exit. */
-void *vm_shown_page(const struct vm *vm, gpa_t at);
+/* The host's side of the register page at `at`; NULL if there is none, and the guest's reads of it exit. */
+void *vm_reg_page(const struct vm *vm, gpa_t at);
 
 /*
- * Writes to the `length` bytes at `at` are kept inside KVM for vm_take_deferred(). A few fit (170 on x86),
- * and what does not exits; so does everything on a KVM that cannot defer.
+ * Writes to the `length` bytes at `at` are kept inside KVM for vm_pop_coalesced(). A few fit (170 on x86),
+ * and what does not exits; so does everything on a KVM that cannot coalesce.
  */
-int vm_defer_writes(struct vm *vm, gpa_t at, uint32_t length);
+int vm_coalesce_mmio(struct vm *vm, gpa_t at, uint32_t length);
 
-/* The oldest deferred write, which is forgotten: false if there is none. One thread at a time. */
-bool vm_take_deferred(struct vm *vm, struct vcpu_access *ret_write);
+/* The oldest coalesced write, which is forgotten: false if there is none. One thread at a time. */
+bool vm_pop_coalesced(struct vm *vm, struct vcpu_access *ret_write);
 
 /* Starts one thread per vCPU. `callbacks` is lent until the process ends. */
 int vm_start(struct vm *vm, const struct vcpu_callbacks *callbacks);

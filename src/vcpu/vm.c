@@ -89,18 +89,18 @@ static int set_memory(const struct vm *vm)
 /* After the slots of RAM. A KVM without read-only slots (none on x86 since Linux 3.7) lets reads exit. */
 static int show_pages(struct vm *vm)
 {
-    const struct vm_shown_pages *shown = &vm->shown;
+    const struct vm_reg_pages *reg_pages = &vm->reg_pages;
     if (kvm_ioctl_value(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) <= 0)
         return 0;
     uint8_t *host =
-        mmap(NULL, shown->count * GUEST_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        mmap(NULL, reg_pages->count * GUEST_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (host == MAP_FAILED)
-        return fail_errno(-errno, "no memory for %u pages of registers", shown->count);
-    vm->shown_host = host;
+        return fail_errno(-errno, "no memory for %u pages of registers", reg_pages->count);
+    vm->reg_pages_host = host;
     int r = 0;
-    for (unsigned i = 0; r == 0 && i < shown->count; i++)
-        r = set_slot(vm, vm->mem->region_count + i, gpa(shown->first.value + i * shown->stride), GUEST_PAGE,
-                     host + i * GUEST_PAGE, KVM_MEM_READONLY);
+    for (unsigned i = 0; r == 0 && i < reg_pages->count; i++)
+        r = set_slot(vm, vm->mem->region_count + i, gpa(reg_pages->first.value + i * reg_pages->stride),
+                     GUEST_PAGE, host + i * GUEST_PAGE, KVM_MEM_READONLY);
     return r;
 }
 
@@ -133,8 +133,8 @@ static int leave_counters_out(const struct vm *vm)
     return r < 0 ? fail_errno(r, "KVM_ENABLE_CAP of KVM_CAP_PMU_CAPABILITY") : 0;
 }
 
-/* All memory slots come before the irqchip: after it a slot waits for a grace period on new kernels (7 ms).
- */
+/* All memory slots come before the irqchip: after it a slot waits for a grace period on new kernels (7
+ * ms). */
 static int make_machine(struct vm *vm)
 {
     int r = kvm_ioctl_value(vm->kvm_fd, KVM_CREATE_VM, 0);
@@ -186,13 +186,13 @@ static int make_cpu(struct vm *vm, unsigned index, struct kvm_cpuid2 *cpuid)
 #define DEFERRED_ENTRIES                                                                                     \
     ((GUEST_PAGE - sizeof(struct kvm_coalesced_mmio_ring)) / sizeof(struct kvm_coalesced_mmio))
 
-/* The ring of deferred writes is one for the VM, and lies behind the kvm_run of each vCPU
+/* The ring of coalesced writes is one for the VM, and lies behind the kvm_run of each vCPU
  * (Documentation/virt/kvm/api.rst, 4.116). */
 static void find_deferred(struct vm *vm)
 {
     int page = kvm_ioctl_value(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_MMIO);
     if (page > 0 && vm->run_size >= ((size_t)page + 1) * GUEST_PAGE)
-        vm->deferred = (void *)((uint8_t *)vm->cpus[0].run + (size_t)page * GUEST_PAGE);
+        vm->coalesced = (void *)((uint8_t *)vm->cpus[0].run + (size_t)page * GUEST_PAGE);
 }
 
 static int make_cpus(struct vm *vm)
@@ -214,13 +214,13 @@ static int make_cpus(struct vm *vm)
     return r;
 }
 
-int vm_new(const struct guest_mem *mem, const struct vm_shown_pages *shown, unsigned cpu_count,
+int vm_new(const struct guest_mem *mem, const struct vm_reg_pages *reg_pages, unsigned cpu_count,
            struct vm *ret_vm)
 {
     if (cpu_count == 0 || cpu_count > VM_CPUS_MAX)
         return fail(-EINVAL, "%u CPUs: a VM has 1 to %u", cpu_count, VM_CPUS_MAX);
     struct vm *vm = ret_vm;
-    *vm = (struct vm){.kvm_fd = -1, .fd = -1, .mem = mem, .shown = *shown, .cpu_count = cpu_count};
+    *vm = (struct vm){.kvm_fd = -1, .fd = -1, .mem = mem, .reg_pages = *reg_pages, .cpu_count = cpu_count};
     vm->cpus = calloc(cpu_count, sizeof(*vm->cpus));
     if (!vm->cpus)
         return fail(-ENOMEM, "no memory for %u vCPUs", cpu_count);
@@ -246,10 +246,10 @@ void vm_free(struct vm *vm)
     }
     free(vm->cpus);
     vm->cpus = NULL;
-    vm->deferred = NULL;
-    if (vm->shown_host)
-        munmap(vm->shown_host, vm->shown.count * GUEST_PAGE);
-    vm->shown_host = NULL;
+    vm->coalesced = NULL;
+    if (vm->reg_pages_host)
+        munmap(vm->reg_pages_host, vm->reg_pages.count * GUEST_PAGE);
+    vm->reg_pages_host = NULL;
     cleanup_fd(&vm->fd);
     cleanup_fd(&vm->kvm_fd);
 }
@@ -267,27 +267,27 @@ int vm_add_ioeventfd(struct vm *vm, gpa_t at, uint32_t datamatch, int event_fd)
     return r < 0 ? fail_errno(r, "KVM_IOEVENTFD at 0x%llx", (unsigned long long)at.value) : 0;
 }
 
-void *vm_shown_page(const struct vm *vm, gpa_t at)
+void *vm_reg_page(const struct vm *vm, gpa_t at)
 {
-    const struct vm_shown_pages *shown = &vm->shown;
-    uint64_t offset = at.value - shown->first.value; /* below the first: more than there are */
-    if (!vm->shown_host || offset % shown->stride || offset / shown->stride >= shown->count)
+    const struct vm_reg_pages *reg_pages = &vm->reg_pages;
+    uint64_t offset = at.value - reg_pages->first.value; /* below the first: more than there are */
+    if (!vm->reg_pages_host || offset % reg_pages->stride || offset / reg_pages->stride >= reg_pages->count)
         return NULL;
-    return vm->shown_host + offset / shown->stride * GUEST_PAGE;
+    return vm->reg_pages_host + offset / reg_pages->stride * GUEST_PAGE;
 }
 
-int vm_defer_writes(struct vm *vm, gpa_t at, uint32_t length)
+int vm_coalesce_mmio(struct vm *vm, gpa_t at, uint32_t length)
 {
     struct kvm_coalesced_mmio_zone zone = {.addr = at.value, .size = length};
-    if (!vm->deferred)
+    if (!vm->coalesced)
         return 0;
     int r = kvm_ioctl(vm->fd, KVM_REGISTER_COALESCED_MMIO, &zone);
     return r < 0 ? fail_errno(r, "KVM_REGISTER_COALESCED_MMIO at 0x%llx", (unsigned long long)at.value) : 0;
 }
 
-bool vm_take_deferred(struct vm *vm, struct vcpu_access *ret_write)
+bool vm_pop_coalesced(struct vm *vm, struct vcpu_access *ret_write)
 {
-    struct kvm_coalesced_mmio_ring *ring = vm->deferred;
+    struct kvm_coalesced_mmio_ring *ring = vm->coalesced;
     if (!ring)
         return false;
     /* KVM fills the entry and then moves `last`; what is behind `first` it fills again. */

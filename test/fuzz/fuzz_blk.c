@@ -26,8 +26,8 @@ static uint64_t take(struct program *program, size_t bytes)
     return value;
 }
 
-/* Over the rings and what lies behind them: a byte of the program says where, in steps that make sense there.
- */
+/* Over the rings and what lies behind them: a byte of the program says where, in steps that make sense
+ * there. */
 static void write_memory(struct program *program)
 {
     uint64_t at = RIG_RINGS_AT + take(program, 2) % (RINGS_BYTES / 2) * 2;

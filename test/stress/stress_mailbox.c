@@ -1,5 +1,5 @@
 /*
- * Senders against the loop: every letter arrives once, each sender's in its order, while a turn-taking pair
+ * Senders against the loop: every message arrives once, each sender's in its order, while a turn-taking pair
  * proves that order holds between senders as well (one posts only after it saw the other's post done).
  */
 #include "loop/mailbox.h"
@@ -22,12 +22,12 @@ static _Atomic uint64_t turn;
 static _Atomic int broken;
 
 /* Letters of kind 1 carry a turn that all senders share. */
-static void deliver(void *owner, const struct letter *letter)
+static void deliver(void *owner, const struct message *message)
 {
     (void)owner;
-    if (letter->kind == 1 && letter->value != last_turn++)
+    if (message->kind == 1 && message->value != last_turn++)
         atomic_store(&broken, 1);
-    if (letter->kind == 0 && letter->value != next_of[letter->address]++)
+    if (message->kind == 0 && message->value != next_of[message->address]++)
         atomic_store(&broken, 2);
     if (++arrived == SENDERS * LETTERS)
         loop_stop(loop, 0);
@@ -37,15 +37,15 @@ static void *send_all(void *argument)
 {
     struct sender *sender = argument;
     for (uint64_t i = 0, own = 0; i < LETTERS; i++) {
-        struct letter letter = {.address = sender->index, .value = own};
+        struct message message = {.address = sender->index, .value = own};
         if (atomic_load(&turn) % SENDERS == sender->index) {
-            letter.kind = 1;
-            letter.value = atomic_load(&turn);
-            mailbox_post(sender->mailbox, &letter);
+            message.kind = 1;
+            message.value = atomic_load(&turn);
+            mailbox_post(sender->mailbox, &message);
             atomic_fetch_add(&turn, 1);
         } else {
             own++;
-            mailbox_post(sender->mailbox, &letter);
+            mailbox_post(sender->mailbox, &message);
         }
     }
     return NULL;
@@ -67,7 +67,7 @@ int main(void)
     int r = loop_run(loop);
     for (unsigned i = 0; i < SENDERS; i++)
         pthread_join(threads[i], NULL);
-    printf("%llu letters, %llu turns\n", (unsigned long long)arrived, (unsigned long long)last_turn);
+    printf("%llu messages, %llu turns\n", (unsigned long long)arrived, (unsigned long long)last_turn);
     if (r != 0 || broken) {
         fprintf(stderr, "order broken (%d), loop %d\n", broken, r);
         return 1;

@@ -64,18 +64,18 @@ void irq_ack(struct irq_source *source, uint32_t bits)
     atomic_fetch_and(source->pending, ~bits);
 }
 
-int bus_defer_writes(struct bus *bus, struct vm *vm, gpa_t address)
+int bus_coalesce_mmio(struct bus *bus, struct vm *vm, gpa_t address)
 {
     (void)bus, (void)vm, (void)address;
     return 0;
 }
 
-void bus_take_deferred(struct bus *bus)
+void bus_drain_coalesced(struct bus *bus)
 {
     (void)bus;
 }
 
-void *vm_shown_page(const struct vm *vm, gpa_t at)
+void *vm_reg_page(const struct vm *vm, gpa_t at)
 {
     (void)vm, (void)at;
     return NULL;

@@ -49,9 +49,9 @@ static inline void rig_path(const struct rig *rig, const char *name, char path[1
 /* A page that no other seed gives. */
 static inline void page_fill(void *page, uint64_t seed)
 {
-    uint64_t *words = page;
+    uint64_t *message = page;
     for (unsigned i = 0; i < STORE_PAGE / 8; i++)
-        words[i] = seed = seed * 6364136223846793005u + 1442695040888963407u;
+        message[i] = seed = seed * 6364136223846793005u + 1442695040888963407u;
 }
 
 /* `pages` pages in memory: the seed of each is `seeds[page]`, 0 for zeros. */

@@ -1,4 +1,4 @@
-/* base: sizes as people write them, words of a failure, whole reads and writes. */
+/* base: sizes as people write them, message of a failure, whole reads and writes. */
 #include "base/base.h"
 
 #include <criterion/criterion.h>
@@ -81,11 +81,12 @@ Test(size, text_is_short_and_right)
 Test(fail, keeps_words_beside_the_error)
 {
     cr_assert_eq(fail(-EINVAL, "%s: bad", "thing"), -EINVAL, "passes the error on");
-    cr_assert_str_eq(fail_text(), "thing: bad", "words are '%s'", fail_text());
+    cr_assert_str_eq(fail_text(), "thing: bad", "message are '%s'", fail_text());
     cr_assert_eq(fail(-EIO, "disk: %s", fail_text()), -EIO, "passes the error on");
-    cr_assert_str_eq(fail_text(), "disk: thing: bad", "its own words may be an argument: '%s'", fail_text());
+    cr_assert_str_eq(fail_text(), "disk: thing: bad", "its own message may be an argument: '%s'",
+                     fail_text());
     cr_assert_eq(fail_errno(-ENOENT, "kernel"), -ENOENT, "passes the error on");
-    cr_assert_str_eq(fail_text(), "kernel: No such file or directory", "words are '%s'", fail_text());
+    cr_assert_str_eq(fail_text(), "kernel: No such file or directory", "message are '%s'", fail_text());
 }
 
 Test(fail, cuts_long_words)

@@ -37,10 +37,10 @@ static void set_up(void)
     file = mkstemp(path);
     cr_assert(file >= 0 && ftruncate(file, DISK_BYTES) == 0, "no disk file");
     for (unsigned sector = 0; sector < DISK_BYTES / 512; sector++) {
-        uint32_t words[128];
+        uint32_t message[128];
         for (unsigned i = 0; i < 128; i++)
-            words[i] = sector * 1000 + i;
-        cr_assert(write_full_at(file, words, sizeof(words), sector * UINT64_C(512)) == 0,
+            message[i] = sector * 1000 + i;
+        cr_assert(write_full_at(file, message, sizeof(message), sector * UINT64_C(512)) == 0,
                   "disk file not written");
     }
 }
@@ -62,9 +62,9 @@ static uint8_t *host(uint64_t at)
 /* Whether guest memory at `at` holds sector `sector` of the disk as it was made. */
 static bool holds_sector(uint64_t at, uint32_t sector)
 {
-    const uint32_t *words = (const uint32_t *)(void *)host(at);
+    const uint32_t *message = (const uint32_t *)(void *)host(at);
     for (uint32_t i = 0; i < 128; i++)
-        if (words[i] != sector * 1000 + i)
+        if (message[i] != sector * 1000 + i)
             return false;
     return true;
 }
@@ -441,8 +441,8 @@ Test(blk, kick_of_a_full_queue)
         rings_offer(&rig.rings, i);
     }
     rig_kick(0);
-    rig.device->kind->kicked(rig.device, 0);
-    rig.device->kind->kicked(rig.device, 0);
+    rig.device->ops->kicked(rig.device, 0);
+    rig.device->ops->kicked(rig.device, 0);
     cr_assert(rig_await_used(256), "%u came back", rings_used_idx(&rig.rings));
     still_works();
 }
@@ -457,7 +457,7 @@ Test(blk, reset_in_the_middle_of_requests)
             rings_add(&rig.rings, parts, 3);
         }
         header(VIRTIO_BLK_T_IN, 0);
-        rig.device->kind->kicked(rig.device, 0);
+        rig.device->ops->kicked(rig.device, 0);
         rig_write(VIRTIO_MMIO_STATUS, 0);
         /* From here on the memory is the driver's again. */
         memset(host(BUFFER_AT), 0x11, 40 * 4096);
@@ -471,12 +471,12 @@ Test(blk, reset_in_the_middle_of_requests)
 
 /* --- files --- */
 
-static void open_refused(const char *name, bool read_only, int error, const char *words)
+static void open_refused(const char *name, bool read_only, int error, const char *message)
 {
     struct disk *disk = NULL;
     int r = disk_file_open(rig.loop, name, read_only, false, &disk);
     cr_assert(r == error, "%s: %d, not %d", name, r, error);
-    cr_assert(strstr(fail_text(), words), "said '%s', not '%s'", fail_text(), words);
+    cr_assert(strstr(fail_text(), message), "said '%s', not '%s'", fail_text(), message);
     cr_assert(disk == NULL, "a disk was returned all the same");
 }
 

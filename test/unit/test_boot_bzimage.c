@@ -188,7 +188,7 @@ Test(boot_bzimage, lying_headers)
     static const struct {
         size_t at, size;
         uint32_t value;
-        const char *words;
+        const char *message;
     } rows[] = {
         {0x1fe, 2, 0x55aa, "not a bzImage"},
         {0x202, 1, 'h', "not a bzImage"},
@@ -209,8 +209,8 @@ Test(boot_bzimage, lying_headers)
         pack_image(&packers[0], &file, sizeof(file), &image);
         put(&image, rows[i].at, rows[i].value, rows[i].size);
         cr_expect_eq(bzimage_unpack(image.bytes, image.length, &vmlinux, &length), -ENOEXEC, "row %u", i);
-        cr_expect(strstr(fail_text(), rows[i].words), "row %u: '%s' does not say '%s'", i, fail_text(),
-                  rows[i].words);
+        cr_expect(strstr(fail_text(), rows[i].message), "row %u: '%s' does not say '%s'", i, fail_text(),
+                  rows[i].message);
     }
 }
 

@@ -99,8 +99,8 @@ Test(boot_elf, notes_of_8_byte_alignment)
     file.notes[1].header.n_namesz = 4;
     struct guest_mem mem = memory(MEMORY);
     struct elf_image image;
-    /* 12 bytes of header, name padded to 8, description padded to 8: 28 of the note's 24, so it is not found.
-     */
+    /* 12 bytes of header, name padded to 8, description padded to 8: 28 of the note's 24, so it is not
+     * found. */
     cr_assert_eq(load(&file, sizeof(file), &mem, &image), -ENOEXEC, "padding to 8 moves the second note");
     file.segments[2].p_align = 4;
     file.notes[0].header.n_descsz = 8;
@@ -116,7 +116,7 @@ static const struct damage {
     size_t size;
     uint64_t value;
     int error;
-    const char *words;
+    const char *message;
 } damages[] = {
     {FIELD(header.e_ident[EI_MAG1]), 'X', -ENOEXEC, "neither an ELF"},
     {FIELD(header.e_ident[EI_DATA]), ELFDATA2MSB, -ENOEXEC, "another processor"},
@@ -178,9 +178,9 @@ Test(boot_elf, refuses_damaged_files_with_words)
         memcpy((uint8_t *)&file + damage->at, &damage->value, damage->size);
         struct elf_image image = {.entry = 1234};
         int error = load(&file, sizeof(file), &mem, &image);
-        cr_expect_eq(error, damage->error, "row %u (%s): %d, %s", i, damage->words, error, fail_text());
-        cr_expect(strstr(fail_text(), damage->words) && strncmp(fail_text(), "kernel: ", 8) == 0,
-                  "row %u: '%s' does not say '%s'", i, fail_text(), damage->words);
+        cr_expect_eq(error, damage->error, "row %u (%s): %d, %s", i, damage->message, error, fail_text());
+        cr_expect(strstr(fail_text(), damage->message) && strncmp(fail_text(), "kernel: ", 8) == 0,
+                  "row %u: '%s' does not say '%s'", i, fail_text(), damage->message);
         cr_expect_eq(image.entry, 1234u, "row %u: the out-parameter is untouched", i);
     }
     guest_mem_free(&mem);

@@ -204,7 +204,7 @@ Test(boot_tables, command_line_words_without_acpi)
     char line[BOOT_CMDLINE_SIZE];
     config.cmdline = "acpi=off";
     config.virtio_count = LAYOUT_VIRTIO_MAX;
-    cr_assert_eq(boot_cmdline(&config, line), -E2BIG, "64 words are too many");
+    cr_assert_eq(boot_cmdline(&config, line), -E2BIG, "64 message are too many");
     cr_assert(strstr(fail_text(), "acpi=off"), "%s", fail_text());
 }
 

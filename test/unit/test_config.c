@@ -7,13 +7,13 @@
 
 TestSuite(config, .timeout = 10);
 
-static struct config from_args(const char *const *words, int *ret_error)
+static struct config from_args(const char *const *message, int *ret_error)
 {
     struct config config;
     char *argv[32] = {"volt-vmm"};
     int argc = 1;
-    for (; words[argc - 1]; argc++)
-        argv[argc] = (char *)words[argc - 1];
+    for (; message[argc - 1]; argc++)
+        argv[argc] = (char *)message[argc - 1];
     config_init(&config);
     *ret_error = config_from_args(argc, argv, &config);
     return config;
@@ -90,7 +90,7 @@ Test(config, refusals_say_what_and_why)
 Test(config, command_lines)
 {
     static const struct {
-        const char *words[8];
+        const char *message[8];
         const char *has, *lacks;
     } rows[] = {
         {{"--kernel", "k"}, "console=ttyS0", "root="},
@@ -110,7 +110,7 @@ Test(config, command_lines)
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         int error;
-        struct config config = from_args(rows[i].words, &error);
+        struct config config = from_args(rows[i].message, &error);
         cr_assert_eq(error, 0, "row %zu: %s", i, fail_text());
         char *line = line_of(&config);
         cr_assert_not_null(strstr(line, rows[i].has), "row %zu: no '%s' in '%s'", i, rows[i].has, line);
@@ -123,11 +123,11 @@ Test(config, command_lines)
 
 Test(config, a_command_line_that_linux_would_cut_is_refused)
 {
-    char words[2100];
-    memset(words, 'x', sizeof(words) - 1);
-    words[sizeof(words) - 1] = '\0';
+    char message[2100];
+    memset(message, 'x', sizeof(message) - 1);
+    message[sizeof(message) - 1] = '\0';
     int error;
-    struct config config = from_args(ARGS("--append", words), &error);
+    struct config config = from_args(ARGS("--append", message), &error);
     char *line = NULL;
     cr_assert_eq(config_command_line(&config, &line), -E2BIG, "too long");
     cr_assert_null(line, "the out-parameter is untouched");

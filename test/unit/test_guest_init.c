@@ -64,13 +64,13 @@ Test(boot_line, takes_options_as_the_kernel_does)
 
 Test(boot_line, keeps_the_command_behind_the_dashes)
 {
-    char line[] = "quiet -- /bin/echo \"two words\" root=/dev/vda --\n";
-    const char *const words[] = {"/bin/echo", "two words", "root=/dev/vda", "--", NULL};
+    char line[] = "quiet -- /bin/echo \"two message\" root=/dev/vda --\n";
+    const char *const message[] = {"/bin/echo", "two message", "root=/dev/vda", "--", NULL};
     struct boot_line boot;
     cr_assert_eq(boot_line_parse(line, &boot), 0, "%s", fail_text());
     cr_expect_null(boot.root, "an option behind the dashes was taken");
-    for (size_t i = 0; i < ARRAY_SIZE(words); i++)
-        cr_expect(same(boot.command[i], words[i]), "word %zu is '%s'", i, boot.command[i]);
+    for (size_t i = 0; i < ARRAY_SIZE(message); i++)
+        cr_expect(same(boot.command[i], message[i]), "word %zu is '%s'", i, boot.command[i]);
 }
 
 Test(boot_line, refuses_a_command_of_too_many_words)

@@ -218,9 +218,9 @@ Test(loop, libev_runs_from_the_ring)
     close(ends[1]);
 }
 
-/* What loop_new() says when the kernel answers io_uring_setup with `error`; in a child, since a filter stays.
- */
-static void words_when_refused(int error, char *words, size_t size)
+/* What loop_new() says when the kernel answers io_uring_setup with `error`; in a child, since a filter
+ * stays. */
+static void words_when_refused(int error, char *message, size_t size)
 {
     int ends[2];
     cr_assert_eq(pipe(ends), 0, "pipe");
@@ -237,23 +237,23 @@ static void words_when_refused(int error, char *words, size_t size)
         _exit(r == -error ? 0 : 1);
     }
     close(ends[1]);
-    ssize_t n = read(ends[0], words, size - 1);
-    words[n > 0 ? n : 0] = '\0';
+    ssize_t n = read(ends[0], message, size - 1);
+    message[n > 0 ? n : 0] = '\0';
     close(ends[0]);
     int status = 1;
     waitpid(child, &status, 0);
-    cr_assert_eq(status, 0, "loop_new() fails with the kernel's errno: '%s'", words);
+    cr_assert_eq(status, 0, "loop_new() fails with the kernel's errno: '%s'", message);
 }
 
 Test(loop, a_host_that_forbids_io_uring_is_told_what_to_change)
 {
-    char words[512];
-    words_when_refused(EPERM, words, sizeof(words));
-    cr_assert_not_null(strstr(words, "forbidden"), "EPERM: '%s'", words);
-    cr_assert(strstr(words, "kernel.io_uring_disabled") || strstr(words, "seccomp"), "and the remedy: '%s'",
-              words);
-    words_when_refused(ENOSYS, words, sizeof(words));
-    cr_assert_not_null(strstr(words, "no io_uring"), "ENOSYS: '%s'", words);
-    words_when_refused(ENOMEM, words, sizeof(words));
-    cr_assert_not_null(strstr(words, "ulimit -l"), "ENOMEM: '%s'", words);
+    char message[512];
+    words_when_refused(EPERM, message, sizeof(message));
+    cr_assert_not_null(strstr(message, "forbidden"), "EPERM: '%s'", message);
+    cr_assert(strstr(message, "kernel.io_uring_disabled") || strstr(message, "seccomp"),
+              "and the remedy: '%s'", message);
+    words_when_refused(ENOSYS, message, sizeof(message));
+    cr_assert_not_null(strstr(message, "no io_uring"), "ENOSYS: '%s'", message);
+    words_when_refused(ENOMEM, message, sizeof(message));
+    cr_assert_not_null(strstr(message, "ulimit -l"), "ENOMEM: '%s'", message);
 }

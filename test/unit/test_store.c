@@ -39,9 +39,9 @@ static struct gc_report gc(void)
     return report;
 }
 
-static void count_problem(void *opaque, const char *words)
+static void count_problem(void *opaque, const char *message)
 {
-    (void)words;
+    (void)message;
     ++*(unsigned *)opaque;
 }
 

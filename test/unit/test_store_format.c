@@ -1,5 +1,5 @@
-/* store: manifests as bytes. What is written is what it was in every earlier version; what lies is refused.
- */
+/* store: manifests as bytes. What is written is what it was in every earlier version; what lies is
+ * refused. */
 #include "store/manifest.h"
 #include "store/volume_files.h"
 #include "store/wire.h"

@@ -39,7 +39,7 @@ static void kind_kicked(struct virtio_device *d, unsigned queue)
     kicks++;
     int r = virtqueue_pop(&d->queues[queue], iov, 4, &chain);
     if (r < 0)
-        virtio_driver_fault(d);
+        virtio_fail_device(d);
     else if (r == 1)
         virtio_push(d, queue, chain.head, 0);
 }
@@ -55,7 +55,7 @@ static void kind_destroy(struct virtio_device *d)
     (void)d;
 }
 
-static const struct virtio_kind kind = {
+static const struct virtio_ops ops = {
     .name = "test",
     .device_id = 42,
     .queue_count = 2,
@@ -71,7 +71,7 @@ static void set_up(void)
     rig_new(4 * MIB);
     starts = stops = kicks = config_writes = 0;
     stop_at_once = true;
-    virtio_init(&device, &kind, rig.loop, "device under test", OWN);
+    virtio_init(&device, &ops, rig.loop, "device under test", OWN);
     virtio_set_config(&device, "0123456789ab", 12);
     rig_attach(&device);
 }

@@ -41,14 +41,14 @@ static int pop(void)
     return virtqueue_pop(&vq, iov, IOV_MAX_, &chain);
 }
 
-/* What the driver offered is refused, in words that contain `words`, and nothing was taken. */
-static void refused(const char *words)
+/* What the driver offered is refused, in message that contain `message`, and nothing was taken. */
+static void refused(const char *message)
 {
     uint16_t before = vq.in_flight;
     chain.head = 0xdead;
     int r = pop();
     cr_assert(r == -EPROTO, "pop returned %d, not -EPROTO", r);
-    cr_assert(strstr(fail_text(), words), "said '%s', not '%s'", fail_text(), words);
+    cr_assert(strstr(fail_text(), message), "said '%s', not '%s'", fail_text(), message);
     cr_assert(vq.in_flight == before && chain.head == 0xdead, "something was taken all the same");
 }
 

@@ -1,4 +1,4 @@
-/* What of vm.c needs no KVM: the ring of deferred writes, as KVM fills it, and the pages that a guest is
+/* What of vm.c needs no KVM: the ring of coalesced writes, as KVM fills it, and the pages that a guest is
  * shown. */
 #include "vcpu/vcpu.h"
 
@@ -12,7 +12,7 @@ static union {
     struct kvm_coalesced_mmio_ring ring;
     uint8_t page[GUEST_PAGE];
 } kept;
-static struct vm vm = {.deferred = &kept.ring};
+static struct vm vm = {.coalesced = &kept.ring};
 
 /* KVM's part (virt/kvm/coalesced_mmio.c, coalesced_mmio_write). */
 static void kvm_keeps(uint64_t address, uint64_t value)
@@ -27,11 +27,11 @@ Test(vm, deferred_writes_come_out_in_order, .timeout = 10)
 {
     struct vcpu_access write;
     uint64_t in = 0, out = 0;
-    cr_assert(!vm_take_deferred(&vm, &write), "something in an empty ring");
+    cr_assert(!vm_pop_coalesced(&vm, &write), "something in an empty ring");
     for (unsigned round = 0; round < 7; round++) { /* several times around */
         for (unsigned i = 0; i < 100; i++, in++)
             kvm_keeps(0xc0001000 + in, in * 3);
-        for (; vm_take_deferred(&vm, &write); out++) {
+        for (; vm_pop_coalesced(&vm, &write); out++) {
             cr_assert(write.space == VCPU_MMIO && write.is_write && write.length == 4,
                       "not a write of four bytes");
             cr_assert(write.address == 0xc0001000 + out && write.value == out * 3, "not write %lu", out);
@@ -44,19 +44,20 @@ Test(vm, nothing_is_deferred_where_kvm_cannot)
 {
     struct vm without = {.fd = -1};
     struct vcpu_access write;
-    cr_assert(vm_defer_writes(&without, gpa(0xc0001000), 4) == 0, "an error");
-    cr_assert(!vm_take_deferred(&without, &write), "a write from nowhere");
+    cr_assert(vm_coalesce_mmio(&without, gpa(0xc0001000), 4) == 0, "an error");
+    cr_assert(!vm_pop_coalesced(&without, &write), "a write from nowhere");
 }
 
 Test(vm, shown_pages_are_those_of_the_layout)
 {
     static uint8_t host[2 * GUEST_PAGE];
-    const struct vm shows = {.shown = {.first = gpa(0x2000), .stride = 0x2000, .count = 2},
-                             .shown_host = host};
-    cr_assert(vm_shown_page(&shows, gpa(0x2000)) == host, "the first");
-    cr_assert(vm_shown_page(&shows, gpa(0x4000)) == host + GUEST_PAGE, "the second");
-    cr_assert(!vm_shown_page(&shows, gpa(0x6000)), "one too many");
-    cr_assert(!vm_shown_page(&shows, gpa(0x3000)), "one between");
-    cr_assert(!vm_shown_page(&shows, gpa(0)), "one before");
-    cr_assert(!vm_shown_page(&(struct vm){.shown = shows.shown}, gpa(0x2000)), "one of a KVM without");
+    const struct vm with_pages = {.reg_pages = {.first = gpa(0x2000), .stride = 0x2000, .count = 2},
+                                  .reg_pages_host = host};
+    cr_assert(vm_reg_page(&with_pages, gpa(0x2000)) == host, "the first");
+    cr_assert(vm_reg_page(&with_pages, gpa(0x4000)) == host + GUEST_PAGE, "the second");
+    cr_assert(!vm_reg_page(&with_pages, gpa(0x6000)), "one too many");
+    cr_assert(!vm_reg_page(&with_pages, gpa(0x3000)), "one between");
+    cr_assert(!vm_reg_page(&with_pages, gpa(0)), "one before");
+    cr_assert(!vm_reg_page(&(struct vm){.reg_pages = with_pages.reg_pages}, gpa(0x2000)),
+              "one of a KVM without");
 }
