@@ -20,9 +20,11 @@ CPPFLAGS += -Isrc -D_GNU_SOURCE -DVOLT_VERSION='"$(VERSION)"'
 CFLAGS   += -std=gnu11 $(OPTIMIZE) $(WARNINGS) $(SANITIZE) -pthread -ffunction-sections -fdata-sections
 # Static and position independent: an exec of volt-vmm maps one file and binds nothing (loading shared libraries was
 # a millisecond of a boot that has few), and every address is still randomised.
-STATIC   ?= -static-pie
+# Warnings of the linker are errors: one that matters here says that a function would load shared libraries all the same
+# (getaddrinfo() and other users of NSS).
+STATIC   ?= -static-pie -Wl,--fatal-warnings
 LDFLAGS  += -pthread $(SANITIZE) -Wl,--gc-sections -Wl,-z,relro,-z,now
-LIBS     := -luring -lev -ljansson -lseccomp -lcap -lcrypto -lzstd -llz4 -llzma -lbz2 -lz -lm
+LIBS     := -luring -lev -ljansson -lcrypto -lzstd -llz4 -llzma -lbz2 -lz -lm
 
 # One library of everything that is not a main(); each program takes from it what it needs.
 VMM_SRC  := src/main.c
@@ -38,7 +40,14 @@ include $(wildcard src/*/module.mk guest/*/module.mk test/*/module.mk bench/modu
 .PHONY: all run check format install clean help
 all: $(PROGRAMS) ## build every program (no network needed)
 
-$(BUILD)/%.o: %.c
+# Looked at once, and again when the list has changed. Without it, the first word of what is missing would be a header's name.
+PACKAGES := $(BUILD)/packages-found
+$(PACKAGES): test/packages.build test/builds-here
+	@mkdir -p $(@D)
+	@test/builds-here $(CC)
+	@touch $@
+
+$(BUILD)/%.o: %.c | $(PACKAGES)
 	@mkdir -p $(@D)
 	$(SAY) CC $<
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIE -MMD -MP -c $< -o $@

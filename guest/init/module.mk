@@ -7,11 +7,11 @@ INIT_CFLAGS  := -std=gnu11 -Os -Isrc -D_GNU_SOURCE $(WARNINGS) -fno-pie -fstack-
 # musl's ioctl() takes its request, and sigaction its flags, as an int.
 INIT_CFLAGS  += -Wno-sign-conversion
 # Few pages and few segments: each costs the guest a page fault or a disk read on the way to its first line.
-INIT_LDFLAGS := -static -no-pie -Wl,--gc-sections -Wl,-z,noseparate-code -Wl,-z,norelro -Wl,--build-id=none -s
+INIT_LDFLAGS := -static -no-pie -Wl,--gc-sections -Wl,-z,noseparate-code -Wl,-z,norelro -Wl,--build-id=none -Wl,--fatal-warnings -s
 
 PROGRAMS += $(BUILD)/guest/volt-init
 
-$(BUILD)/guest/volt-init: $(INIT_SRC) $(wildcard guest/init/*.h) src/base/base.h guest/init/module.mk
+$(BUILD)/guest/volt-init: $(INIT_SRC) $(wildcard guest/init/*.h) src/base/base.h guest/init/module.mk | $(PACKAGES)
 	@mkdir -p $(@D)
 	$(SAY) INIT $@
 	$(Q)$(INIT_CC) $(INIT_CFLAGS) $(INIT_SRC) $(INIT_LDFLAGS) -o $@
