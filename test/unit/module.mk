@@ -10,7 +10,7 @@ $(UNIT_BIN:%=%.o): WARNINGS += -Wno-conversion
 
 $(UNIT_BIN): $(BUILD)/test/unit/%: $(BUILD)/test/unit/%.o $(LIB)
 	$(SAY) LD $@
-	$(Q)$(CC) -pie $(LDFLAGS) -Wl,--no-gc-sections $< $(LIB) $(LIBS) -lcriterion -o $@
+	$(Q)$(CC) -pie $(LDFLAGS) -Wl,--no-gc-sections $< $(LIB) $(LIBS) -lcriterion -lseccomp -o $@
 
 asan: ## build the VMM and the unit tests with ASan and UBSan, every report fatal
 	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/asan STATIC=-pie WARNINGS=-Wall OPTIMIZE='-O1 -g -fno-omit-frame-pointer' \
