@@ -5,8 +5,7 @@
 #include <sys/ioctl.h>
 #include <sys/time.h>
 
-/* include/uapi/linux/input.h and input-event-codes.h; the C library at hand may come without the kernel's
- * headers. */
+/* include/uapi/linux/input.h and input-event-codes.h: musl comes without the kernel's headers. */
 struct input_event {
     struct timeval time;
     uint16_t type;
@@ -18,7 +17,7 @@ struct input_event {
 #define KEY_BYTES  (0x300 / 8)                                    /* KEY_CNT bits */
 #define KEYS_OF_IT _IOC(_IOC_READ, 'E', 0x20 + EV_KEY, KEY_BYTES) /* EVIOCGBIT(EV_KEY, KEY_BYTES) */
 
-/* A microVM has a button or two; nobody plugs in more. */
+/* A microVM has one button or two. */
 #define INPUTS_MAX 8
 
 int button_open(void)

@@ -3,16 +3,15 @@
 #include <ctype.h>
 #include <string.h>
 
-/* Removes the character at `at` from the string it is in. */
+/* Removes the character at `at` from its string. */
 static void squeeze(char *at)
 {
     memmove(at, at + 1, strlen(at + 1) + 1);
 }
 
 /*
- * The next word, or NULL at the end. Blanks separate words except between double quotes; quotes around a
- * whole word or around the value behind its first "=" are dropped, others stay (next_arg() in the kernel's
- * lib/cmdline.c).
+ * The next word, or NULL at the end. Blanks separate words except between double quotes. Quotes around a whole word, or
+ * around the value behind its first "=", are dropped; others stay (next_arg() in the kernel's lib/cmdline.c).
  */
 static char *next_word(char **cursor)
 {
@@ -62,7 +61,7 @@ static void take_option(const char *word, struct boot_line *boot)
     for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
         const char *value = value_of(word, options[i].name);
         if (value != NULL)
-            *options[i].value = *value == '\0' ? NULL : value; /* an empty value takes an earlier one back */
+            *options[i].value = *value == '\0' ? NULL : value; /* an empty value cancels an earlier one */
     }
     if (strcmp(word, "rw") == 0 || strcmp(word, "ro") == 0)
         boot->root_writable = word[1] == 'w';

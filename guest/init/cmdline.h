@@ -1,11 +1,9 @@
-/* The kernel's command line (/proc/cmdline), taken apart by the kernel's own rules. Pure: touches nothing but
- * its text. */
+/* Takes the kernel's command line (/proc/cmdline) apart by the kernel's own rules. Pure: touches only its text. */
 #pragma once
 
 #include "base/base.h"
 
-/* Words of a command behind "--". The kernel itself passes at most 32 to an init (MAX_INIT_ARGS,
- * init/main.c). */
+/* Words of a command behind "--". The kernel passes at most 32 to an init (MAX_INIT_ARGS, init/main.c). */
 #define COMMAND_WORDS 32
 
 /* Strings point into the line that was parsed; NULL where the line does not name the option. */
@@ -20,6 +18,6 @@ struct boot_line {
     const char *command[COMMAND_WORDS + 1]; /* the words behind "--", then NULL */
 };
 
-/* Takes `line` apart in place: it is changed, and must outlive *ret_boot. -E2BIG, with words, for a command
- * of more than COMMAND_WORDS words. */
+/* Changes `line`, which must outlive *ret_boot. -E2BIG, with a message, for a command of more than COMMAND_WORDS
+ * words. */
 int boot_line_parse(char *line, struct boot_line *ret_boot);

@@ -35,21 +35,20 @@ static bool children_end_within(int seconds)
         clock_gettime(CLOCK_MONOTONIC, &now);
         if (now.tv_sec >= last)
             return false;
-        /* Blocked since the start, so one that came meanwhile is still pending; a second is looked after
-         * anyway. */
+        /* SIGCHLD is blocked, so one that came meanwhile is pending and ends the wait at once. */
         sigtimedwait(&child, NULL, &(struct timespec){.tv_sec = 1});
     }
 }
 
 void end_processes(pid_t main_pid)
 {
-    tcflow(STDERR_FILENO,
-           TCOON); /* or a console stopped with Ctrl-S would hold up the last words, and the end */
+    /* A console stopped with Ctrl-S would hold up the messages that follow, and the end. */
+    tcflow(STDERR_FILENO, TCOON);
     if (kill(-1, SIGTERM) != 0)
-        return; /* there is nobody */
+        return; /* there are no processes */
+    /* An interactive shell ignores SIGTERM and ends when its terminal hangs up. */
     if (main_pid > 0)
-        kill(-main_pid,
-             SIGHUP); /* an interactive shell ignores SIGTERM and ends when its terminal hangs up */
+        kill(-main_pid, SIGHUP);
     kill(-1, SIGCONT);
     if (children_end_within(END_PATIENCE_SECONDS))
         return;
@@ -64,8 +63,8 @@ static void write_port(unsigned short port, uint8_t value)
         outb(value, port);
         return;
     }
-    CLEANUP_FD int fd =
-        open("/dev/port", O_WRONLY | O_CLOEXEC); /* a kernel may have either way and not the other */
+    /* A kernel may have ioperm() and not /dev/port, or the other way round. */
+    CLEANUP_FD int fd = open("/dev/port", O_WRONLY | O_CLOEXEC);
     if (fd >= 0)
         (void)write_full_at(fd, &value, 1, port);
 }
@@ -74,8 +73,7 @@ void end_machine(enum ending ending)
 {
     tcdrain(STDERR_FILENO);
     if (ending == ENDING_POWER_OFF) {
-        /* A kernel that runs without ACPI would take a power-off for a halt, and the machine would stay
-         * forever. */
+        /* A kernel without ACPI halts instead of powering off, and the machine would stay for ever. */
         if (access("/sys/firmware/acpi", F_OK) == 0)
             reboot(RB_POWER_OFF);
         write_port(SLEEP_CONTROL_PORT, SLEEP_TO_S5);

@@ -8,46 +8,45 @@
 
 /* say.c: one line on the console, "volt-init: " before it, in one write. Losing it is no error. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* say() and then reboot: the last words of an init that cannot go on. */
+/* say() and then reboot, for an init that cannot go on. */
 _Noreturn void give_up(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* From now on a crash of volt-init says so and reboots, instead of leaving a kernel panic. Takes the signals
- * of a crash out of `blocked`: the kernel would not wait for them to be unblocked. */
+/* From now on a crash of volt-init says so and reboots, instead of leaving a kernel panic. Takes the signals of a
+ * crash out of `blocked`: the kernel kills a process at once that blocks them. */
 void say_crashes(sigset_t *blocked);
 
-/* file.c: the whole of a text file, terminated, at most FILE_TEXT_MAX bytes; files of /proc too. The caller
- * frees it. -ENOENT and the like without words, -EFBIG with. */
+/* file.c: the whole of a text file, terminated, at most FILE_TEXT_MAX bytes; files of /proc too. The caller frees
+ * it. -EFBIG with a message, -ENOENT and the like without. */
 #define FILE_TEXT_MAX (8 * MIB)
 int file_text(const char *path, char **ret_text);
-/* A line taken off the text at *cursor with blanks and a #comment cut off; NULL at the end. Empty lines are
- * passed over. */
+/* Takes a line off the text at *cursor, without its outer blanks and #comment; NULL at the end. Skips empty lines. */
 char *file_line(char **cursor);
 
-/* mount.c: /proc, /sys and /dev; and what else programs expect. What cannot be mounted is said. */
+/* mount.c: mounts /proc, /sys and /dev. Says which could not be mounted. */
 void mount_first(void);
+/* Mounts the other file systems that programs expect. */
 void mount_rest(void);
-/* Unmounts everything that keeps data, the root read-only instead. What could not be is said. */
+/* Unmounts every file system that keeps data, and makes the root read-only. Says which failed. */
 void unmount_all(void);
 
 /* modules.c: loads the modules that /etc/volt/modules names and this kernel has, with what they need. */
 void load_modules(void);
 
-/* root.c: in an initramfs: waits for the root device, mounts it, frees the initramfs and starts the init on
- * it. Gives up if any of that fails. */
+/* root.c, in an initramfs: waits for the root device, mounts it, frees the initramfs and starts the root's init.
+ * Gives up if one of these fails. */
 _Noreturn void root_start(const struct boot_line *boot);
 
-/* button.c: the power button of a kernel that reports it as an input device. Opens it, -1 if there is none.
- */
+/* button.c: opens the power button of a kernel that reports it as an input device; -1 if there is none. */
 int button_open(void);
 /* Whether the events waiting at the button say that it was pressed. */
 bool button_pressed(int fd);
 
-/* supervise.c: starts the main command, reaps and forwards until that ends or the end is asked for, and says
- * how it ended. */
+/* supervise.c: starts the main command, then reaps children and forwards signals until the command ends or somebody
+ * asks for the end. Says how the command ended. */
 enum ending { ENDING_POWER_OFF, ENDING_REBOOT };
 enum ending supervise(const struct boot_line *boot);
 
-/* end.c: ends every process. At most END_PATIENCE_SECONDS between asking and killing. */
+/* end.c: asks every process to end, and kills after END_PATIENCE_SECONDS those that have not. */
 #define END_PATIENCE_SECONDS 5
 void end_processes(pid_t main_pid);
-/* Ends the machine, now. Falls back on what is left if the kernel cannot do it as asked. */
+/* Ends the machine, now. Reboots if the kernel cannot power off. */
 _Noreturn void end_machine(enum ending ending);

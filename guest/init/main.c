@@ -1,10 +1,9 @@
 /*
  * volt-init: PID 1 of a guest, in an initramfs (as /init) and on its root (as /sbin/init).
  *
- * In this order: say that we are here; mount what the kernel offers; load modules; in an initramfs with
- * root=, go on to the root and start again there; name the host; run the main command, reaping and
- * forwarding; then end in order: processes, mounts, machine. PID 1 never returns: what fails says so on the
- * console and reboots.
+ * In this order: print the first line; mount the kernel's file systems; load modules; in an initramfs with root=,
+ * start the init of the root; set the host name; run the main command, reap and forward signals; end processes, mounts
+ * and the machine. PID 1 never returns: after a failure it says so on the console and reboots.
  */
 #include "init.h"
 #include "signals.h"
@@ -19,13 +18,12 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-/* The kernel hands a word NAME=VALUE of its command line that it does not know to init's environment, so this
- * is known before anything is mounted. bench/boot measures a boot up to the first line and the end behind it.
- */
+/* The kernel puts words NAME=VALUE of its command line that it does not know into init's environment, so this can be
+ * read before anything is mounted. bench/boot measures the boot up to the first line, and the end of the machine. */
 #define BENCH_VARIABLE "VOLT_BENCH"
 #define FIRST_LINE     "volt-init: started\n"
 
-/* What was asked of `poweroff`, `halt` or `reboot`: PID 1 does it. */
+/* This program is run as `poweroff`, `halt` or `reboot`: asks PID 1 to do it. */
 static int ask_init(const char *program, int number, int argc)
 {
     if (argc > 1 || number == 0) {
@@ -39,15 +37,15 @@ static int ask_init(const char *program, int number, int argc)
     return 1;
 }
 
-/* The kernel opens the console for its init, but from a /dev that the mounted one hides: programs would not
- * find the name of their terminal. Without a console (serial port off) nobody reads what is written. */
+/* The kernel opens the console for its init in a /dev that the mounted one hides: programs would not find the name of
+ * their terminal. Without a console (serial port off) output is lost. */
 static void open_console(void)
 {
     int fd = open("/dev/console", O_RDWR | O_NOCTTY);
     if (fd < 0)
         fd = open("/dev/null", O_RDWR);
     if (fd < 0)
-        return; /* what the kernel has opened will do */
+        return; /* the descriptors that the kernel opened stay */
     for (int standard = STDIN_FILENO; standard <= STDERR_FILENO; standard++)
         dup2(fd, standard);
     if (fd > STDERR_FILENO)
@@ -65,7 +63,7 @@ static void set_host_name(const char *name)
         say("host name %.80s: %s", name, strerror(errno));
 }
 
-/* Programs talk to themselves through 127.0.0.1, with or without a network. */
+/* Programs use 127.0.0.1 without a network too. */
 static void raise_loopback(void)
 {
     CLEANUP_FD int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);

@@ -7,7 +7,7 @@ static char letter(char c)
     return c == '-' ? '_' : c;
 }
 
-/* Whether the file name at the end of `path` is `name` and ".ko", whatever follows that. */
+/* Whether the file name at the end of `path` begins with `name` and ".ko". */
 static bool is_module(struct span path, const char *name)
 {
     const char *slash = memrchr(path.start, '/', path.length);

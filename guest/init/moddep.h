@@ -1,9 +1,9 @@
-/* modules.dep and modules.builtin, as depmod(8) writes them. Pure: touches nothing but its text. */
+/* modules.dep and modules.builtin, as depmod(8) writes them. Pure: touches only its text. */
 #pragma once
 
 #include "base/base.h"
 
-/* A piece of somebody else's text, not terminated. */
+/* A part of a text, not terminated, not owned. */
 struct span {
     const char *start;
     size_t length;
@@ -14,8 +14,7 @@ struct span {
  * moddep_pop(). false: not listed. */
 bool moddep_find(const char *text, const char *name, struct span *ret_line);
 
-/* Takes the last path off `line`: dependencies come in the order to load them, the module itself last. false:
- * empty. */
+/* Takes the last path off `line`; false if it is empty. So paths come in the order in which to load the modules. */
 bool moddep_pop(struct span *line, struct span *ret_path);
 
 /* Whether the file at `path` is compressed, so that the kernel is to unpack it (.ko.xz, .ko.zst, .ko.gz). */

@@ -7,7 +7,7 @@
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 
-/* include/uapi/linux/module.h; the C library at hand may come without the kernel's headers. */
+/* include/uapi/linux/module.h: musl comes without the kernel's headers. */
 #define MODULE_INIT_COMPRESSED_FILE 4
 
 struct module_tree {
@@ -57,7 +57,7 @@ void load_modules(void)
     char path[sizeof(tree.folder) + sizeof("/modules.builtin")];
     CLEANUP_FREE char *names = NULL;
     if (file_text("/etc/volt/modules", &names) < 0 || uname(&kernel) != 0)
-        return; /* nobody asks for any */
+        return; /* no modules are asked for */
     snprintf(tree.folder, sizeof(tree.folder), "/lib/modules/%s", kernel.release);
     snprintf(path, sizeof(path), "%s/modules.dep", tree.folder);
     if (file_text(path, &tree.dependencies) < 0)

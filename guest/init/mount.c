@@ -6,8 +6,8 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
-/* What user space expects to find mounted, in order; an initramfs that goes on to a root needs the first few,
- * which go along to the root. Flags and modes are those of systemd's and Debian's own inits. */
+/* The file systems that programs expect, in the order to mount them. An initramfs needs the first few and moves them
+ * to the root. Flags and modes are those of systemd and of Debian's inits. */
 static const struct {
     const char *where;
     const char *type;
@@ -18,8 +18,8 @@ static const struct {
     {"/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, false},
     {"/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, true},
     {"/dev", "devtmpfs", MS_NOSUID, "mode=0755", false},
-    {"/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=0620,ptmxmode=0666",
-     true}, /* 5 is Debian's tty */
+    /* 5 is Debian's group tty. */
+    {"/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=0620,ptmxmode=0666", true},
     {"/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777", true},
     {"/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755", true},
     {"/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777", true},
@@ -28,8 +28,7 @@ static const struct {
 
 #define FIRST_MOUNTS 3
 
-/* Whether something is mounted there already, by the kernel or by the initramfs: mount(2) tells for some
- * types only. */
+/* Whether the kernel or the initramfs has mounted something there. mount(2) fails with EBUSY for some types only. */
 static bool is_mounted(const char *where)
 {
     char parent[sizeof("/sys/fs/cgroup/..")];

@@ -36,7 +36,7 @@ bool mount_next(char **cursor, struct mount_entry *ret_entry)
 
 bool mount_keeps_data(const char *type)
 {
-    /* "rootfs" is what an initramfs is mounted as. Overlays are not here: they keep their upper disk busy. */
+    /* "rootfs" is the type of an initramfs. Overlays are not listed: they keep their upper disk busy. */
     static const char *const kept_by_the_kernel[] = {
         "binfmt_misc", "bpf",        "cgroup",    "cgroup2", "configfs", "debugfs", "devpts",
         "devtmpfs",    "fusectl",    "hugetlbfs", "mqueue",  "proc",     "pstore",  "ramfs",

@@ -10,16 +10,16 @@
 
 #define NEW_ROOT "/newroot"
 
-/* Drivers find their devices while they load, so the root is nearly always there at once; ten seconds is what
- * initramfs-tools gives slow ones at least. */
+/* Drivers find their devices while they load, so the root is nearly always there at once. initramfs-tools waits ten
+ * seconds or more for slow ones. */
 #define ROOT_PATIENCE_MS 10000
 #define ROOT_POLL_MS     2
 
-/* magic.h of the kernel: the two that a kernel keeps an initramfs in. */
+/* linux/magic.h: the two file systems that can hold an initramfs. */
 #define RAMFS_MAGIC UINT64_C(0x858458f6)
 #define TMPFS_MAGIC UINT64_C(0x01021994)
 
-/* The names of the disks there are, for the words of a failure. */
+/* The names of the guest's disks, for the message of a failure. */
 static void list_disks(char *buffer, size_t size)
 {
     CLEANUP_FREE char *text = NULL;
@@ -30,7 +30,7 @@ static void list_disks(char *buffer, size_t size)
     char *cursor = text;
     char *line;
     while ((line = file_line(&cursor)) != NULL) {
-        const char *name = strrchr(line, ' '); /* the last of four columns, the first of which is a number */
+        const char *name = strrchr(line, ' '); /* the last of four columns; the first is a number */
         if (name == NULL || line[0] < '0' || line[0] > '9')
             continue;
         int added = snprintf(buffer + length, size - length, "%s", name);
@@ -62,11 +62,11 @@ static int remove_one(const char *path, const struct stat *file, int kind, struc
     (void)file;
     (void)kind;
     if (place->level > 0 && strcmp(path, NEW_ROOT) != 0)
-        (void)remove(path); /* what stays only costs memory */
+        (void)remove(path); /* a file that stays only costs memory */
     return 0;
 }
 
-/* Gives the memory of the initramfs back. Only there: never on a disk that somebody made this the init of. */
+/* Gives the memory of the initramfs back. Never deletes from a disk, where this program may be the init too. */
 static void free_initramfs(void)
 {
     struct statfs root;
@@ -75,7 +75,7 @@ static void free_initramfs(void)
         nftw("/", remove_one, 8, FTW_DEPTH | FTW_MOUNT | FTW_PHYS);
 }
 
-/* What is mounted already goes along, so that any init finds its console. */
+/* Moves the mounts to the root, so that any init finds its console. */
 static void move_mounts(void)
 {
     const char *const mounts[] = {"/dev", "/proc", "/sys"};

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Beyond the longest path and fail() together nothing is said that needs more. */
+/* The longest line is a path and a message of fail(). */
 #define SAY_MAX 768
 
 static void say_list(const char *format, va_list arguments)
@@ -18,7 +18,7 @@ static void say_list(const char *format, va_list arguments)
         return;
     length += MIN((size_t)formatted, sizeof(line) - length - 2);
     line[length++] = '\n';
-    (void)write_full(STDERR_FILENO, line, length); /* no console: nobody to tell */
+    (void)write_full(STDERR_FILENO, line, length); /* fails without a console */
 }
 
 void say(const char *format, ...)

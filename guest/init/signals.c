@@ -7,8 +7,7 @@ enum signal_action signal_action(int number)
 {
     switch (number) {
     case SIGCHLD: return SIGNAL_REAP;
-    case SIGUSR1: /* busybox halt: a halted virtual machine would only keep its memory, so it is powered off
-                   */
+    case SIGUSR1: /* busybox halt: a halted VM would only keep its memory */
     case SIGUSR2: /* busybox poweroff */
     case SIGPWR:  /* the power fails, or lxc-stop and the like ask */
     case SIGNAL_POWER_BUTTON: return SIGNAL_POWER_OFF;

@@ -1,4 +1,4 @@
-/* What PID 1 does at each signal. Pure. */
+/* The action of PID 1 at each signal. Pure. */
 #pragma once
 
 #include "base/base.h"
@@ -15,9 +15,8 @@ enum signal_action {
  * systemd's SIGRTMIN+4, counted from the kernel's own 34; a C library may keep the first few for itself). */
 #define SIGNAL_POWER_BUTTON 38
 
-/* busybox's and SysV's conventions, so that anybody's poweroff and reboot work. Any number may be asked. */
+/* Follows the conventions of busybox and SysV, so that their poweroff and reboot work. Takes any number. */
 enum signal_action signal_action(int number);
 
-/* What a program of this name (argv[0], with or without folders) asks PID 1 for: the signal to send, 0 if it
- * is no name of ours. */
+/* The signal that a program of this name (argv[0], with or without folders) sends to PID 1; 0 for other names. */
 int signal_of_client(const char *program);

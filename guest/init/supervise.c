@@ -15,7 +15,7 @@
 #define EXIT_CANNOT_RUN 126
 #define EXIT_NOT_FOUND  127
 
-/* The main command: what stands behind "--", else volt.run=, else RUN_FILE, else a login shell. */
+/* The main command: the words behind "--", else volt.run=, else RUN_FILE, else a login shell. */
 static const char *const *choose_command(const struct boot_line *boot)
 {
     static const char *command[4];
@@ -57,7 +57,7 @@ static pid_t start(const char *const *command)
     return pid;
 }
 
-/* Reaps every child that has ended; whether the main command was among them, and then how it ended. */
+/* Reaps every child that has ended. True if the main command was among them; *ret_status is then its status. */
 static bool reap(pid_t main_pid, int *ret_status)
 {
     int status;
@@ -72,7 +72,7 @@ static bool reap(pid_t main_pid, int *ret_status)
     return main_ended;
 }
 
-/* The line by which the host learns how the main command ended: README.md promises its form. */
+/* Tells the host how the main command ended. README.md promises the form of this line. */
 static void say_status(const char *name, int status)
 {
     if (WIFSIGNALED(status))
@@ -85,18 +85,18 @@ enum ending supervise(const struct boot_line *boot)
 {
     const char *const *command = choose_command(boot);
     sigset_t all;
-    sigfillset(&all); /* signalfd and the mask pass over those that crash, SIGKILL and SIGSTOP: they stay as
-                         they are */
+    /* The signals of a crash, SIGKILL and SIGSTOP stay as they are: signalfd and the mask ignore them. */
+    sigfillset(&all);
     struct pollfd waits[] = {
         {.fd = signalfd(-1, &all, SFD_CLOEXEC), .events = POLLIN},
-        {.fd = button_open(), .events = POLLIN}, /* -1 if there is none, which poll() passes over */
+        {.fd = button_open(), .events = POLLIN}, /* -1 if there is none: poll() ignores it */
     };
     if (waits[0].fd < 0)
         give_up("cannot wait for signals: %s", strerror(errno));
-    /* The session is this process's own: at the end of its leader the kernel drops what the console has not
-     * sent yet, and that would be the command's last words. */
+    /* This process leads the session: when a leader ends, the kernel drops the output that the console has not sent
+     * yet, and that would be the end of the command's output. */
     setsid();
-    ioctl(STDIN_FILENO, TIOCSCTTY, 1); /* fails without a console; then there is no job control to be had */
+    ioctl(STDIN_FILENO, TIOCSCTTY, 1); /* fails without a console: then there is no job control */
     pid_t main_pid = start(command);
 
     for (;;) {
