@@ -10,8 +10,9 @@ static void squeeze(char *at)
 }
 
 /*
- * The next word, or NULL at the end. Blanks separate words except between double quotes. Quotes around a whole word, or
- * around the value behind its first "=", are dropped; others stay (next_arg() in the kernel's lib/cmdline.c).
+ * The next word, or NULL at the end. Blanks separate words except between double quotes. Quotes around a
+ * whole word, or around the value behind its first "=", are dropped; others stay (next_arg() in the
+ * kernel's lib/cmdline.c).
  */
 static char *next_word(char **cursor)
 {

@@ -1,4 +1,5 @@
-/* Takes the kernel's command line (/proc/cmdline) apart by the kernel's own rules. Pure: touches only its text. */
+/* Takes the kernel's command line (/proc/cmdline) apart by the kernel's own rules. Pure: touches only its
+ * text. */
 #pragma once
 
 #include "base/base.h"
@@ -18,6 +19,6 @@ struct boot_line {
     const char *command[COMMAND_WORDS + 1]; /* the words behind "--", then NULL */
 };
 
-/* Changes `line`, which must outlive *ret_boot. -E2BIG, with a message, for a command of more than COMMAND_WORDS
- * words. */
+/* Changes `line`, which must outlive *ret_boot. -E2BIG, with a message, for a command of more than
+ * COMMAND_WORDS words. */
 int boot_line_parse(char *line, struct boot_line *ret_boot);

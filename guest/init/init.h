@@ -10,15 +10,16 @@
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* say() and then reboot, for an init that cannot go on. */
 _Noreturn void give_up(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* From now on a crash of volt-init says so and reboots, instead of leaving a kernel panic. Takes the signals of a
- * crash out of `blocked`: the kernel kills a process at once that blocks them. */
+/* From now on a crash of volt-init says so and reboots, instead of leaving a kernel panic. Takes the
+ * signals of a crash out of `blocked`: the kernel kills a process at once that blocks them. */
 void say_crashes(sigset_t *blocked);
 
-/* file.c: the whole of a text file, terminated, at most FILE_TEXT_MAX bytes; files of /proc too. The caller frees
- * it. -EFBIG with a message, -ENOENT and the like without. */
+/* file.c: the whole of a text file, terminated, at most FILE_TEXT_MAX bytes; files of /proc too. The
+ * caller frees it. -EFBIG with a message, -ENOENT and the like without. */
 #define FILE_TEXT_MAX (8 * MIB)
 int file_text(const char *path, char **ret_text);
-/* Takes a line off the text at *cursor, without its outer blanks and #comment; NULL at the end. Skips empty lines. */
+/* Takes a line off the text at *cursor, without its outer blanks and #comment; NULL at the end. Skips
+ * empty lines. */
 char *file_line(char **cursor);
 
 /* mount.c: mounts /proc, /sys and /dev. Says which could not be mounted. */
@@ -31,8 +32,8 @@ void unmount_all(void);
 /* modules.c: loads the modules that /etc/volt/modules names and this kernel has, with what they need. */
 void load_modules(void);
 
-/* root.c, in an initramfs: waits for the root device, mounts it, frees the initramfs and starts the root's init.
- * Gives up if one of these fails. */
+/* root.c, in an initramfs: waits for the root device, mounts it, frees the initramfs and starts the
+ * root's init. Gives up if one of these fails. */
 _Noreturn void root_start(const struct boot_line *boot);
 
 /* button.c: opens the power button of a kernel that reports it as an input device; -1 if there is none. */
@@ -40,8 +41,8 @@ int button_open(void);
 /* Whether the events waiting at the button say that it was pressed. */
 bool button_pressed(int fd);
 
-/* supervise.c: starts the main command, then reaps children and forwards signals until the command ends or somebody
- * asks for the end. Says how the command ended. */
+/* supervise.c: starts the main command, then reaps children and forwards signals until the command ends
+ * or somebody asks for the end. Says how the command ended. */
 enum ending { ENDING_POWER_OFF, ENDING_REBOOT };
 enum ending supervise(const struct boot_line *boot);
 

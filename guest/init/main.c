@@ -1,9 +1,10 @@
 /*
  * volt-init: PID 1 of a guest, in an initramfs (as /init) and on its root (as /sbin/init).
  *
- * In this order: print the first line; mount the kernel's file systems; load modules; in an initramfs with root=,
- * start the init of the root; set the host name; run the main command, reap and forward signals; end processes, mounts
- * and the machine. PID 1 never returns: after a failure it says so on the console and reboots.
+ * In this order: print the first line; mount the kernel's file systems; load modules; in an initramfs
+ * with root=, start the init of the root; set the host name; run the main command, reap and forward
+ * signals; end processes, mounts and the machine. PID 1 never returns: after a failure it says so on the
+ * console and reboots.
  */
 #include "init.h"
 #include "signals.h"
@@ -18,8 +19,9 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-/* The kernel puts words NAME=VALUE of its command line that it does not know into init's environment, so this can be
- * read before anything is mounted. bench/boot measures the boot up to the first line, and the end of the machine. */
+/* The kernel puts words NAME=VALUE of its command line that it does not know into init's environment, so
+ * this can be read before anything is mounted. bench/boot measures the boot up to the first line, and the
+ * end of the machine. */
 #define BENCH_VARIABLE "VOLT_BENCH"
 #define FIRST_LINE     "volt-init: started\n"
 
@@ -37,8 +39,8 @@ static int ask_init(const char *program, int number, int argc)
     return 1;
 }
 
-/* The kernel opens the console for its init in a /dev that the mounted one hides: programs would not find the name of
- * their terminal. Without a console (serial port off) output is lost. */
+/* The kernel opens the console for its init in a /dev that the mounted one hides: programs would not find
+ * the name of their terminal. Without a console (serial port off) output is lost. */
 static void open_console(void)
 {
     int fd = open("/dev/console", O_RDWR | O_NOCTTY);

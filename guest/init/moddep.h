@@ -14,7 +14,8 @@ struct span {
  * moddep_pop(). false: not listed. */
 bool moddep_find(const char *text, const char *name, struct span *ret_line);
 
-/* Takes the last path off `line`; false if it is empty. So paths come in the order in which to load the modules. */
+/* Takes the last path off `line`; false if it is empty. So paths come in the order in which to load the
+ * modules. */
 bool moddep_pop(struct span *line, struct span *ret_path);
 
 /* Whether the file at `path` is compressed, so that the kernel is to unpack it (.ko.xz, .ko.zst, .ko.gz). */

@@ -6,8 +6,8 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
-/* The file systems that programs expect, in the order to mount them. An initramfs needs the first few and moves them
- * to the root. Flags and modes are those of systemd and of Debian's inits. */
+/* The file systems that programs expect, in the order to mount them. An initramfs needs the first few and
+ * moves them to the root. Flags and modes are those of systemd and of Debian's inits. */
 static const struct {
     const char *where;
     const char *type;
@@ -28,7 +28,8 @@ static const struct {
 
 #define FIRST_MOUNTS 3
 
-/* Whether the kernel or the initramfs has mounted something there. mount(2) fails with EBUSY for some types only. */
+/* Whether the kernel or the initramfs has mounted something there. mount(2) fails with EBUSY for some
+ * types only. */
 static bool is_mounted(const char *where)
 {
     char parent[sizeof("/sys/fs/cgroup/..")];

@@ -10,8 +10,8 @@
 
 #define NEW_ROOT "/newroot"
 
-/* Drivers find their devices while they load, so the root is nearly always there at once. initramfs-tools waits ten
- * seconds or more for slow ones. */
+/* Drivers find their devices while they load, so the root is nearly always there at once. initramfs-tools
+ * waits ten seconds or more for slow ones. */
 #define ROOT_PATIENCE_MS 10000
 #define ROOT_POLL_MS     2
 
@@ -66,7 +66,8 @@ static int remove_one(const char *path, const struct stat *file, int kind, struc
     return 0;
 }
 
-/* Gives the memory of the initramfs back. Never deletes from a disk, where this program may be the init too. */
+/* Gives the memory of the initramfs back. Never deletes from a disk, where this program may be the init
+ * too. */
 static void free_initramfs(void)
 {
     struct statfs root;

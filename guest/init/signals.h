@@ -18,5 +18,6 @@ enum signal_action {
 /* Follows the conventions of busybox and SysV, so that their poweroff and reboot work. Takes any number. */
 enum signal_action signal_action(int number);
 
-/* The signal that a program of this name (argv[0], with or without folders) sends to PID 1; 0 for other names. */
+/* The signal that a program of this name (argv[0], with or without folders) sends to PID 1; 0 for other
+ * names. */
 int signal_of_client(const char *program);

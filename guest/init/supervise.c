@@ -57,7 +57,8 @@ static pid_t start(const char *const *command)
     return pid;
 }
 
-/* Reaps every child that has ended. True if the main command was among them; *ret_status is then its status. */
+/* Reaps every child that has ended. True if the main command was among them; *ret_status is then its
+ * status. */
 static bool reap(pid_t main_pid, int *ret_status)
 {
     int status;
@@ -93,8 +94,8 @@ enum ending supervise(const struct boot_line *boot)
     };
     if (waits[0].fd < 0)
         give_up("cannot wait for signals: %s", strerror(errno));
-    /* This process leads the session: when a leader ends, the kernel drops the output that the console has not sent
-     * yet, and that would be the end of the command's output. */
+    /* This process leads the session: when a leader ends, the kernel drops the output that the console
+     * has not sent yet, and that would be the end of the command's output. */
     setsid();
     ioctl(STDIN_FILENO, TIOCSCTTY, 1); /* fails without a console: then there is no job control */
     pid_t main_pid = start(command);
