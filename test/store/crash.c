@@ -188,8 +188,7 @@ static int on_step(const struct store_step *step)
     return r;
 }
 
-/* What was written since the last sync is gone: the bytes from then come back, or, if there was none, zeros.
- */
+/* Loses the writes since the last sync: the bytes of that sync come back, or zeros if there was none. */
 static int restore_if_lost(const char *path, const struct stat *status, int type, struct FTW *where)
 {
     char backup[PATH_BYTES];

@@ -20,8 +20,7 @@
 
 static uint32_t disk[FLUSHER_SECTORS][FLUSHER_SECTOR_WORDS];
 
-/* The last flushed generations that wrote a sector and zeroed it. In the same one: either may have been last.
- */
+/* The last flushed generations that wrote and that zeroed a sector. If they are one, either may be last. */
 static uint32_t written[FLUSHER_SECTORS], zeroed[FLUSHER_SECTORS];
 
 static int make(const char *path)

@@ -61,9 +61,26 @@ run_cppcheck()
         --suppress=uninitStructMember -Isrc -D_GNU_SOURCE --error-exitcode=1
 }
 
+# The tree's own rules: tree.py says each.
+tree_rule()
+{
+    local rule=$1
+    shift
+    files "$@" | xargs test/style/tree.py "$rule"
+}
+
+# Pictures, tables and lists stand in comments, and a formatter that fills lines destroys them.
+formatter_leaves_comments()
+{
+    local comment='/* a picture  |  of two columns, in a line that is longer than the hundred and ten columns of this style, as the words of a table are */'
+    [ "$(echo "$comment" | clang-format --style=file --assume-filename=x.c)" = "$comment" ]
+}
+
 tap_run "shellcheck" shell_scripts
 tap_run "clang-format (remedy: make format)" formatting
+tap_run "clang-format leaves comments alone" formatter_leaves_comments
 tap_run "no file of more than 600 lines" file_lengths
+tap_run "no function of more than 60 lines" tree_rule functions '*.c' '*.h'
 tap_run "cppcheck" run_cppcheck
 tap_run "clang-tidy" clang_tidy
 tap_done

@@ -39,12 +39,10 @@ struct block {
     volatile uint8_t *status;
 };
 
-/* Sets the first block device up, with a queue of `size` entries. May be called again: the device is reset.
- */
+/* Resets the first block device and sets it up, with a queue of `size` entries. May be called again. */
 void block_start(struct block *block, uint16_t size);
 
-/* Offers header, data and status at descriptors head, head + 1, head + 2, without a kick. `len` 0: no data.
- */
+/* Offers header, data (none if `len` is 0) and status at descriptors head to head + 2, without a kick. */
 void block_offer(struct block *block, uint16_t head, uint32_t type, uint64_t sector, void *data,
                  uint32_t len);
 
