@@ -22,13 +22,14 @@
 #define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /*
- * Failing. A function that can fail returns a negative errno value. fail() keeps a message for people beside it
- * and returns its first argument:
+ * Failing. A function that can fail returns a negative errno value. fail() keeps a message for people beside
+ * it and returns its first argument:
  *
  *     return fail(-EINVAL, "%s: not a multiple of 512 bytes (is it truncated?)", path);
  *
  * A message names the thing, the reason and the remedy, with no final full stop. The last message of a thread
- * stays readable through fail_text() until its next fail(). A caller that only passes an error on leaves it alone.
+ * stays readable through fail_text() until its next fail(). A caller that only passes an error on leaves it
+ * alone.
  */
 #define fail(negative_errno, ...)                                                                            \
     __extension__({                                                                                          \
