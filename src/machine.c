@@ -32,6 +32,7 @@ struct machine {
     struct irq_lines *lines;
     struct uart *uart;
     struct legacy *legacy;
+    struct virtio_device *devices[CONFIG_DRIVES_MAX + 1];
     unsigned slots; /* virtio devices so far */
 
     struct vcpu_callbacks callbacks;
@@ -93,9 +94,11 @@ static void signalled(struct ev_loop *ev, ev_signal *watcher, int events)
     end_with(watcher->data, MACHINE_SIGNAL + watcher->signum, message);
 }
 
-/* After the loop: the guest's last message, then ours. */
+/* After the loop: what the guest wrote to its disks is kept; then the guest's last message, then ours. */
 static int say_the_end(struct machine *machine, int status)
 {
+    for (unsigned i = 0; i < machine->slots; i++)
+        virtio_finish(machine->devices[i]);
     uart_close(machine->uart);
     terminal_restore();
     if (status < 0) {
@@ -254,6 +257,7 @@ static int add_legacy(struct machine *machine)
 
 static int add_virtio(struct machine *machine, struct virtio_device *device)
 {
+    machine->devices[machine->slots] = device;
     return virtio_attach(device, machine->slots++, machine->bus, &machine->vm, machine->lines);
 }
 

@@ -35,7 +35,10 @@ struct disk_ops {
     void (*discard)(struct disk *disk,
                     struct disk_io *io); /* Optional: NULL and the feature is not offered. */
     void (*write_zeroes)(struct disk *disk, struct disk_io *io); /* Optional, likewise. */
-    void (*close)(struct disk *disk);                            /* Required; nothing is in flight. */
+    /* A clean end: what was written is there when the disk is opened again, also without a flush. Nothing is
+     * in flight; waits. Optional: NULL where nothing of it is in our memory. close() does it too. */
+    void (*write_back)(struct disk *disk);
+    void (*close)(struct disk *disk); /* Required; nothing is in flight. */
 };
 
 #define DISK_SECTOR                                                                                          \

@@ -13,6 +13,7 @@
  * over new ones. Guests that use the block size they are told, 4096, never cause one.
  */
 #include "dev/disk_cas.h"
+#include "base/log.h"
 #include "dev/disk_cas_internal.h"
 
 #include <linux/falloc.h>
@@ -426,9 +427,20 @@ static void disk_cas_flush(struct disk *disk, struct disk_io *io)
 
 /* --- opening and closing --- */
 
+/* A flush, so that no power cut afterwards finds a page marked in the map that is not in the delta. After the
+ * guest's own last flush there is nothing to do. */
+static void disk_cas_write_back(struct disk *disk)
+{
+    struct disk_cas *cas = cas_of(disk);
+    if (cas->volume && volume_unsaved(cas->volume) && volume_flush(cas->volume) < 0)
+        log_warn("volume %s: what its guest wrote and did not flush is lost: %s", volume_id(cas->volume),
+                 fail_text());
+}
+
 static void disk_cas_close(struct disk *disk)
 {
     struct disk_cas *cas = cas_of(disk);
+    disk_cas_write_back(disk);
     disk_objects_free(&cas->objects);
     volume_close(cas->volume);
     store_close(cas->store);
@@ -444,6 +456,7 @@ static const struct disk_ops disk_cas_ops = {
     .flush = disk_cas_flush,
     .discard = disk_cas_discard,
     .write_zeroes = disk_cas_discard,
+    .write_back = disk_cas_write_back,
     .close = disk_cas_close,
 };
 

@@ -301,6 +301,18 @@ static bool kicks_in_flight(const struct virtio_device *device)
     return false;
 }
 
+void virtio_finish(struct virtio_device *device)
+{
+    device->closing = true;
+    if (device->state == VIRTIO_RUNNING)
+        stop_device(device);
+    /* With a broken ring, what ended before is kept all the same. */
+    while (device->state == VIRTIO_STOPPING && loop_run(device->loop) >= 0)
+        ;
+    if (device->ops->write_back)
+        device->ops->write_back(device);
+}
+
 void virtio_close(struct virtio_device *device)
 {
     if (!device)

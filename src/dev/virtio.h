@@ -45,6 +45,9 @@ struct virtio_ops {
     void (*kicked)(struct virtio_device *device, unsigned queue);
     /* Driver writes to configuration space, inside its size. Optional: NULL and they are ignored. */
     void (*config_write)(struct virtio_device *device, uint64_t offset, unsigned length, uint64_t value);
+    /* A clean end of the machine: the device is stopped, and what its driver was told is done must outlast the
+     * process. May wait for a disk. Optional: NULL where nothing of it is in our memory. */
+    void (*write_back)(struct virtio_device *device);
     /* The machine ends: give everything back, free the device. Nothing is in flight. Required. */
     void (*destroy)(struct virtio_device *device);
 };
@@ -149,6 +152,11 @@ void virtio_kick_again(struct virtio_device *device, unsigned q);
 
 /* Ends a stop(): nothing of the device is in flight. */
 void virtio_stopped(struct virtio_device *device);
+
+/* Loop thread, at a clean end of the machine, when loop_run() has returned; the vCPUs may still run. Stops the
+ * device, runs the loop until nothing of it is in flight, and has what its driver wrote kept (write_back). The
+ * device does nothing any more; it is not freed. */
+void virtio_finish(struct virtio_device *device);
 
 /* Loop thread, at the end: when loop_run() has returned and the vCPUs have stopped. Stops the device, runs
  * the loop until nothing of it is in flight, and destroys it. The loop is not run again with prepares of a

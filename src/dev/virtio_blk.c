@@ -372,6 +372,13 @@ static void blk_stop(struct virtio_device *device)
         virtio_stopped(device);
 }
 
+static void blk_write_back(struct virtio_device *device)
+{
+    struct disk *disk = blk_of(device)->disk;
+    if (disk->ops->write_back)
+        disk->ops->write_back(disk);
+}
+
 static void blk_destroy(struct virtio_device *device)
 {
     struct virtio_blk *blk = blk_of(device);
@@ -401,6 +408,7 @@ int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label, stru
         .queue_count = 1,
         .stop = blk_stop,
         .kicked = blk_kicked,
+        .write_back = blk_write_back,
         .destroy = blk_destroy,
     };
     struct virtio_blk *blk = calloc(1, sizeof(*blk));

@@ -330,6 +330,14 @@ void volume_checkpoint_end(struct volume *volume, struct volume_checkpoint *chec
     *checkpoint = (struct volume_checkpoint){0};
 }
 
+bool volume_unsaved(const struct volume *volume)
+{
+    for (uint64_t word = 0; volume->map >= 0 && word < (block_count(volume) + 63) / 64; word++)
+        if (volume->dirty[word])
+            return true;
+    return false;
+}
+
 int volume_flush(struct volume *volume)
 {
     struct volume_checkpoint checkpoint;

@@ -95,6 +95,9 @@ int volume_checkpoint_begin(struct volume *volume, struct volume_checkpoint *ret
 void volume_checkpoint_end(struct volume *volume, struct volume_checkpoint *checkpoint, bool durable);
 int volume_map(const struct volume *volume); /* -1: a scratch disk, of which nothing is to be durable */
 
+/* Whether pages were marked since the last checkpoint: a volume that is closed so loses them. */
+bool volume_unsaved(const struct volume *volume);
+
 /* All four steps, waiting. */
 int volume_flush(struct volume *volume);
 

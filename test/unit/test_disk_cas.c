@@ -4,6 +4,7 @@
 #include "store_rig.h"
 
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 enum { PAGES = 1400 };
 static struct rig rig;
@@ -271,16 +272,45 @@ Test(disk_cas, a_throw_away_clone_forgets_and_a_volume_is_alone)
     cr_assert_eq(disk_cas_open(loop, NULL, "cas:image", false, &second), -EINVAL, "opened in no store");
 }
 
+/* In a process of its own, which ends as by kill -9: without a word to the disk. */
+static void write_in_a_process_that_is_killed(void)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        if (loop_new(64, &loop) < 0)
+            _exit(1);
+        struct disk *disk = open_disk(volume_spec, false);
+        write_range(disk, 0, 4 * STORE_PAGE, 1);
+        flush(disk);
+        write_range(disk, 50 * STORE_PAGE, STORE_PAGE, 2);
+        _exit(0);
+    }
+    int status;
+    cr_assert(waitpid(child, &status, 0) == child && status == 0, "the child: status %x", status);
+}
+
 Test(disk_cas, writes_that_were_not_flushed_leave_the_image)
 {
-    struct disk *disk = open_disk(volume_spec, false);
-    write_range(disk, 0, 4 * STORE_PAGE, 1);
-    flush(disk);
-    uint8_t before[STORE_PAGE];
-    memcpy(before, model + 50 * STORE_PAGE, STORE_PAGE);
-    write_range(disk, 50 * STORE_PAGE, STORE_PAGE, 2);
+    write_in_a_process_that_is_killed();
+    for (unsigned i = 0; i < 4 * STORE_PAGE; i++)
+        model[i] = (uint8_t)(1 + i * 7);
+    struct disk *disk = open_disk(volume_spec, true);
+    expect_all(disk);
     disk->ops->close(disk);
-    memcpy(model + 50 * STORE_PAGE, before, STORE_PAGE);
+}
+
+/* What a guest is told is written is there after a clean end, also if it never flushes. */
+Test(disk_cas, a_clean_end_keeps_what_was_not_flushed)
+{
+    struct disk *disk = open_disk(volume_spec, false);
+    write_range(disk, 50 * STORE_PAGE, STORE_PAGE, 2);
+    write_range(disk, 90 * STORE_PAGE + 512, 1024, 3);
+    zero_range(disk, 600 * STORE_PAGE, 3 * STORE_PAGE);
+    disk->ops->write_back(disk);
+    struct disk *other = NULL; /* still held: as by a VM that is about to end */
+    cr_assert_eq(disk_cas_open(loop, store_directory, volume_spec, true, &other), -EBUSY, "opened twice");
+    write_range(disk, 70 * STORE_PAGE, STORE_PAGE, 4);
+    disk->ops->close(disk);
     disk = open_disk(volume_spec, true);
     expect_all(disk);
     disk->ops->close(disk);
