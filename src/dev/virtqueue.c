@@ -217,15 +217,32 @@ int virtqueue_pop(struct virtqueue *vq, struct iovec *iov, unsigned iov_max, str
 
 /* --- giving back --- */
 
-void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written)
+void virtqueue_unpop(struct virtqueue *vq, uint16_t count)
+{
+    CHECK(count <= vq->in_flight);
+    vq->next_avail = (uint16_t)(vq->next_avail - count);
+    vq->in_flight = (uint16_t)(vq->in_flight - count);
+}
+
+void virtqueue_fill(struct virtqueue *vq, uint16_t head, uint32_t written)
 {
     CHECK(vq->in_flight > 0);
     const struct vring_used_elem elem = {.id = head, .len = written};
     memcpy(vq->used + 4 + sizeof(elem) * (size_t)(vq->next_used & (vq->size - 1)), &elem, sizeof(elem));
     vq->next_used++;
     vq->in_flight--;
-    /* Release: the entry and the data are visible before idx says so. */
+}
+
+void virtqueue_publish(struct virtqueue *vq)
+{
+    /* Release: the entries and the data are visible before idx says so. */
     __atomic_store_n(used_idx(vq), vq->next_used, __ATOMIC_RELEASE);
+}
+
+void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written)
+{
+    virtqueue_fill(vq, head, written);
+    virtqueue_publish(vq);
 }
 
 bool virtqueue_wants_interrupt(struct virtqueue *vq)
@@ -234,8 +251,8 @@ bool virtqueue_wants_interrupt(struct virtqueue *vq)
         return false;
     uint16_t before = vq->signalled;
     vq->signalled = vq->next_used;
-    /* Between our store of used idx and this look: the driver stores its wish, then looks at used idx again
-     * (2.7.7.2). With both in this order at least one of us sees the other. */
+    /* Between our store of used idx and our load of used_event. The driver stores used_event, then looks at used
+     * idx again (2.7.7.2). So at least one of us sees the other's store. */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (!vq->event_idx)
         return !(__atomic_load_n(avail_flags(vq), __ATOMIC_RELAXED) & VRING_AVAIL_F_NO_INTERRUPT);
@@ -256,8 +273,8 @@ bool virtqueue_enable_kicks(struct virtqueue *vq)
         __atomic_store_n(avail_event(vq), vq->next_avail, __ATOMIC_RELAXED);
     else
         __atomic_store_n(used_flags(vq), 0, __ATOMIC_RELAXED);
-    /* The mirror of virtqueue_wants_interrupt(): our wish first, then a look at what came before it was
-     * seen. */
+    /* The mirror of virtqueue_wants_interrupt(): our store first, then a look at what the driver added before it
+     * could see it. */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     return __atomic_load_n(avail_idx(vq), __ATOMIC_RELAXED) != vq->next_avail;
 }

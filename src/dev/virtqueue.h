@@ -6,11 +6,19 @@
  *   flags | idx | ring[] | used_event  [addr|len|flags|next] x size     flags | idx | ring[] | avail_event
  *        driver writes                      driver writes                    device writes
  *
- * The guest owns every byte of it and changes it while we read. So: each index, descriptor and flag is copied
- * once, and only the copy is looked at; every address passes the gate; a chain has at most as many
- * descriptors of the table as the queue has entries, one indirect table, and as many parts as the caller has
- * room for; what breaks the protocol is -EPROTO, on which the device asks for a reset (design invariants 2
- * and 3).
+ * A chain is one request: descriptors linked by `next`, each a buffer in guest memory that the device either
+ * reads or writes. The driver links a chain in the table, puts the index of its first descriptor (the head)
+ * into the avail ring, moves avail idx, and kicks. The device pops the head, works, puts {head, bytes written}
+ * into the used ring, moves used idx, and interrupts. Chains may end in another order than they came.
+ * Indices only count up, modulo 65536; an entry is its index modulo the queue's size.
+ * The event words save notifications: "kick me only when avail idx passes avail_event" is the device's word to
+ * the driver, "interrupt me only when used idx passes used_event" the driver's to the device (event_idx).
+ * Without that feature a flag of each ring says yes or no.
+ *
+ * The guest owns every byte of this and changes it while we read. So each index, descriptor and flag is copied
+ * once, and only the copy is looked at. Every address passes the gate. A chain has at most as many descriptors
+ * as the table has entries, at most one indirect table, and as many parts as the caller has room for. A breach
+ * of the protocol is -EPROTO, on which the device asks for a reset (design invariants 2 and 3).
  *
  * All functions run on the loop thread.
  */
@@ -28,13 +36,14 @@ struct virtqueue {
     bool indirect;                /* VIRTIO_F_INDIRECT_DESC was negotiated */
     bool ready;                   /* in use: between virtqueue_start() and virtqueue_end() */
     uint8_t *desc, *avail, *used; /* through the gate, for their whole length */
-    uint16_t next_avail;          /* ours: the next avail entry to take */
-    uint16_t next_used;           /* ours: the next used entry to fill */
+    uint16_t next_avail;          /* index of the next avail entry to pop */
+    uint16_t next_used;           /* index of the next used entry to fill */
     uint16_t signalled;           /* next_used when it was last asked whether to interrupt */
-    uint16_t in_flight;           /* chains taken and not yet given back */
+    uint16_t in_flight;           /* chains popped and not yet given back */
 };
 
-/* A chain, copied out: readable parts first, then writable parts (2.7.4.2), each through the gate. */
+/* A chain, copied out: the parts that the device reads first, then those that it writes (2.7.4.2), each through
+ * the gate. */
 struct virtq_chain {
     uint16_t head;
     unsigned readable, writable;             /* parts of each kind */
@@ -47,7 +56,7 @@ struct virtq_chain {
 int virtqueue_start(struct virtqueue *vq, const struct guest_mem *mem, uint16_t size, gpa_t desc, gpa_t avail,
                     gpa_t used, bool event_idx, bool indirect);
 
-/* Out of use: chains that were taken are forgotten. */
+/* Out of use: chains that were popped are forgotten. */
 void virtqueue_end(struct virtqueue *vq);
 
 /*
@@ -58,14 +67,20 @@ void virtqueue_end(struct virtqueue *vq);
  */
 int virtqueue_pop(struct virtqueue *vq, struct iovec *iov, unsigned iov_max, struct virtq_chain *ret_chain);
 
-/* Gives chain `head` back with `written` bytes written into it. The entry is visible to the driver at
- * once. */
+/* The last `count` chains that were popped go back into the avail ring, to be popped again. None of them was
+ * filled. */
+void virtqueue_unpop(struct virtqueue *vq, uint16_t count);
+
+/* Gives chains back: fill() writes one used entry (`written` bytes were put into chain `head`), publish() shows
+ * the driver all that were filled. push() is both. */
+void virtqueue_fill(struct virtqueue *vq, uint16_t head, uint32_t written);
+void virtqueue_publish(struct virtqueue *vq);
 void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written);
 
-/* True if the driver wants an interrupt for what was pushed since the last time this was asked. */
+/* True if the driver wants an interrupt for what was published since the last time this was asked. */
 bool virtqueue_wants_interrupt(struct virtqueue *vq);
 
-/* Kicks are not wanted while a batch is worked off (disable), wanted again before sleep: enable returns true
- * if more became available meanwhile, and the caller goes on popping. */
+/* Kicks are off while a batch is worked on, and on again before the loop sleeps. enable() returns true if more
+ * became available meanwhile: then the caller goes on popping. */
 void virtqueue_disable_kicks(struct virtqueue *vq);
 bool virtqueue_enable_kicks(struct virtqueue *vq);

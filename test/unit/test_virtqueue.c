@@ -408,3 +408,57 @@ Test(virtqueue, kicks_by_event_index)
     rings_add(&rings, &(struct part){DATA_AT, 1, true}, 1);
     cr_assert(virtqueue_enable_kicks(&vq), "a chain that came meanwhile is missed");
 }
+
+/* --- chains given back to the queue, and used entries shown together --- */
+
+Test(virtqueue, what_is_unpopped_is_popped_again_in_order)
+{
+    const struct part part = {DATA_AT, 8, true};
+    /* Around the wrap of the free-running indices, too. */
+    vq.next_avail = vq.next_used = vq.signalled = UINT16_MAX - 1;
+    rings.avail_idx = UINT16_MAX - 1;
+    for (unsigned round = 0; round < 4; round++) {
+        uint16_t heads[5];
+        for (unsigned i = 0; i < 5; i++)
+            heads[i] = rings_add(&rings, &part, 1);
+        for (unsigned i = 0; i < 5; i++)
+            cr_assert(pop() == 1 && chain.head == heads[i], "chain %u: %s", i, fail_text());
+        virtqueue_unpop(&vq, 3);
+        cr_assert(vq.in_flight == 2, "%u in flight", vq.in_flight);
+        for (unsigned i = 2; i < 5; i++)
+            cr_assert(pop() == 1 && chain.head == heads[i], "chain %u, again: %s", i, fail_text());
+        cr_assert(pop() == 0 && vq.in_flight == 5, "one too many");
+        for (unsigned i = 0; i < 5; i++)
+            virtqueue_push(&vq, heads[i], 8);
+    }
+    cr_assert(vq.in_flight == 0 && vq.next_avail == vq.next_used, "indices");
+}
+
+Test(virtqueue, unpopped_chains_make_enable_kicks_say_so)
+{
+    const struct part part = {DATA_AT, 8, true};
+    rings_add(&rings, &part, 1);
+    cr_assert(pop() == 1, "%s", fail_text());
+    cr_assert(!virtqueue_enable_kicks(&vq), "nothing is available");
+    virtqueue_unpop(&vq, 1);
+    cr_assert(virtqueue_enable_kicks(&vq), "the chain is available again");
+}
+
+Test(virtqueue, used_entries_show_together)
+{
+    const struct part part = {DATA_AT, 8, true};
+    uint16_t heads[3];
+    for (unsigned i = 0; i < 3; i++) {
+        heads[i] = rings_add(&rings, &part, 1);
+        cr_assert(pop() == 1, "%s", fail_text());
+    }
+    for (uint16_t i = 0; i < 3; i++)
+        virtqueue_fill(&vq, heads[i], i + 1u);
+    cr_assert(rings_used_idx(&rings) == 0, "seen before they are published");
+    virtqueue_publish(&vq);
+    cr_assert(rings_used_idx(&rings) == 3, "%u entries", rings_used_idx(&rings));
+    for (uint16_t i = 0; i < 3; i++)
+        cr_assert(rings_used_elem(&rings, i).id == heads[i] && rings_used_elem(&rings, i).len == i + 1u,
+                  "entry %u", i);
+    cr_assert(virtqueue_wants_interrupt(&vq) && !virtqueue_wants_interrupt(&vq), "one interrupt");
+}
