@@ -368,7 +368,7 @@ static void flush_end(struct disk_cas *cas)
     free(served.items);
 }
 
-/* The steps of volume.h, each started when the one before is done: the delta, the anchors, the blocks, the
+/* The steps of volume.h, each started when the one before is done: the delta, the descriptors of its name, the blocks, the
  * map. */
 static void flush_next(struct disk_cas *cas)
 {
@@ -376,9 +376,9 @@ static void flush_next(struct disk_cas *cas)
     unsigned step = cas->flush.step++;
     if (step == 0)
         loop_fdatasync(cas->disk.loop, &cas->flush.op, volume_delta(cas->volume));
-    else if (--step < checkpoint->anchor_count)
-        loop_fdatasync(cas->disk.loop, &cas->flush.op, checkpoint->anchors[step]);
-    else if ((step -= checkpoint->anchor_count) < checkpoint->count)
+    else if (--step < checkpoint->name_fd_count)
+        loop_fdatasync(cas->disk.loop, &cas->flush.op, checkpoint->name_fds[step]);
+    else if ((step -= checkpoint->name_fd_count) < checkpoint->count)
         loop_write(cas->disk.loop, &cas->flush.op, volume_map(cas->volume), checkpoint->blocks[step].bytes,
                    STORE_PAGE, checkpoint->blocks[step].offset);
     else if (step == checkpoint->count && checkpoint->count > 0)

@@ -130,7 +130,7 @@ static void verification_end(struct verification *verification, int result)
     object_hasher_end(verification->hasher, &actual);
     if (result == 0) {
         bool good = object_id_equal(&actual, &verification->id);
-        object_vouch(objects->store, &verification->id, good);
+        object_mark_verified(objects->store, &verification->id, good);
         if (!good)
             result = -EBADMSG;
     }
@@ -203,14 +203,14 @@ static int open_file(struct disk_objects *objects, struct object_file *file, uin
 {
     struct object_id id;
     unsigned pages;
-    bool vouched;
+    bool verified;
     manifest_object(objects->manifest, object, &id, &pages);
-    int r = object_open(objects->store, &id, pages, &file->fd, &vouched);
+    int r = object_open(objects->store, &id, pages, &file->fd, &verified);
     file->object = object;
     file->state = OBJECT_BAD;
     if (r < 0)
         log_warn("%s: the guest gets I/O errors", fail_text());
-    else if (vouched || known_good(objects, object))
+    else if (verified || known_good(objects, object))
         file->state = OBJECT_GOOD;
     else
         r = verification_begin(objects, file, &id, pages);

@@ -26,7 +26,7 @@ struct assembly {
     uint32_t **base_numbers; /* of each base's objects, in the builder; UINT32_MAX: none yet */
     struct pack *pack;       /* being filled, or NULL */
     int result;
-    char words[256];
+    char message[256];
 };
 
 int assembly_new(struct store_writer *writer, const struct ingest_options *options, uint64_t image_bytes,
@@ -108,7 +108,7 @@ static void fail_locked(struct assembly *assembly, int negative_errno)
 {
     if (assembly->result == 0) {
         assembly->result = negative_errno;
-        strncpy(assembly->words, fail_text(), sizeof(assembly->words) - 1);
+        strncpy(assembly->message, fail_text(), sizeof(assembly->message) - 1);
     }
     pthread_cond_broadcast(&assembly->moved);
 }
@@ -123,7 +123,7 @@ void assembly_fail(struct assembly *assembly, int negative_errno)
 int assembly_result(struct assembly *assembly)
 {
     pthread_mutex_lock(&assembly->mutex);
-    int r = assembly->result < 0 ? fail(assembly->result, "%s", assembly->words) : 0;
+    int r = assembly->result < 0 ? fail(assembly->result, "%s", assembly->message) : 0;
     pthread_mutex_unlock(&assembly->mutex);
     return r;
 }

@@ -21,10 +21,10 @@ int assembly_next(struct assembly *assembly, bool wait, uint64_t *ret_region);
 /* Hands over the finished plan of a region (malloc()ed). Writes packs that it completes. */
 int assembly_put(struct assembly *assembly, uint64_t region, struct region_plan *plan);
 
-/* Ends the work early, for all threads. The first failure's words are kept. */
+/* Ends the work early, for all threads. The first failure's message is kept. */
 void assembly_fail(struct assembly *assembly, int negative_errno);
 
-/* What went wrong, with words, or 0. And how far the image is done, in regions. */
+/* What went wrong, with a message, or 0. And how far the image is done, in regions. */
 int assembly_result(struct assembly *assembly);
 uint64_t assembly_done(struct assembly *assembly);
 

@@ -105,7 +105,7 @@ static int read_roots(struct gc *gc)
                     EPOCH_MAX);
     char text[32];
     snprintf(text, sizeof(text), "%u\n", epoch + 1);
-    r = gc->dry_run ? 0 : text_publish(store, store->root, "epoch", text, 0);
+    r = gc->dry_run ? 0 : text_publish(store, store->root, "epoch", text);
     if (r < 0)
         return fail_errno(r, "%s/epoch", store->path);
     gc->oldest = epoch + 1;

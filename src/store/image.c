@@ -11,11 +11,11 @@ static int read_verified(struct store *store, const struct manifest *manifest, u
 {
     struct object_id id;
     unsigned object_pages;
-    bool vouched;
+    bool verified;
     CLEANUP_FD int fd = -1;
     manifest_object(manifest, object, &id, &object_pages);
-    int r = object_open(store, &id, object_pages, &fd, &vouched);
-    if (r == 0 && !vouched)
+    int r = object_open(store, &id, object_pages, &fd, &verified);
+    if (r == 0 && !verified)
         r = object_verify(store, &id, object_pages, fd, buffer);
     if (r < 0)
         return r;

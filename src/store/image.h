@@ -4,7 +4,7 @@
 #include "store/manifest.h"
 
 /* Writes the image to `fd`, an empty file or a device of the image's size: zeros are left out if `sparse`.
- * Every object that this boot has not vouched for is hashed first. */
+ * Every object that this boot has not verified is hashed first. */
 int image_export(struct store *store, const struct manifest *manifest, int fd, const char *name, bool sparse,
                  void (*progress)(void *opaque, uint64_t done_bytes), void *opaque);
 
@@ -27,7 +27,7 @@ struct verify_report {
  * and volume. What is wrong is told by `problem`, from any thread, one at a time; 0 is returned if all could
  * be looked at.
  */
-int store_verify(struct store *store, const char *name, void (*problem)(void *opaque, const char *words),
+int store_verify(struct store *store, const char *name, void (*problem)(void *opaque, const char *message),
                  void (*progress)(void *opaque, uint64_t done_bytes), void *opaque,
                  struct verify_report *ret_report);
 

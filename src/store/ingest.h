@@ -23,7 +23,7 @@ struct region_map {
 };
 
 struct ingest_source {
-    const char *name; /* for words */
+    const char *name; /* for messages */
     uint64_t bytes;   /* of the image */
     int fd;           /* page n lies at n * 4096 */
     /* Fills a zeroed map of the region that begins at `first_page`. Required. Any thread. */

@@ -103,7 +103,7 @@ void manifest_free(struct manifest *manifest)
 }
 
 static int read_whole(struct store *store, const char *path, uint8_t **ret_bytes, size_t *ret_length,
-                      bool *ret_vouched)
+                      bool *ret_verified)
 {
     struct stat status;
     CLEANUP_FD int fd = openat(store->manifests, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -122,7 +122,7 @@ static int read_whole(struct store *store, const char *path, uint8_t **ret_bytes
         return fail_errno(r, "%s: manifest %s", store->path, path);
     *ret_bytes = ptr_steal(&bytes);
     *ret_length = (size_t)status.st_size;
-    *ret_vouched = stamp_vouched(store, &status);
+    *ret_verified = stamp_is_verified(store, &status);
     return 0;
 }
 
@@ -131,12 +131,12 @@ int manifest_load(struct store *store, const struct object_id *id, struct manife
     char path[SHARD_PATH_MAX];
     uint8_t *bytes = NULL;
     size_t length = 0;
-    bool vouched = false;
+    bool verified = false;
     shard_path(id, path);
-    int r = read_whole(store, path, &bytes, &length, &vouched);
+    int r = read_whole(store, path, &bytes, &length, &verified);
     if (r < 0)
         return r;
-    if (!vouched) {
+    if (!verified) {
         struct object_id actual;
         object_hash(bytes, length, &actual);
         if (!object_id_equal(&actual, id)) {
@@ -144,10 +144,10 @@ int manifest_load(struct store *store, const struct object_id *id, struct manife
             return fail(-EBADMSG, "%s: manifest %s is corrupt: its bytes do not match its name", store->path,
                         path);
         }
-        stamp_vouch(store, store->manifests, id, true);
+        stamp_mark_verified(store, store->manifests, id, true);
     }
     struct manifest *manifest;
-    r = manifest_parse(bytes, length, !vouched, &manifest);
+    r = manifest_parse(bytes, length, !verified, &manifest);
     if (r < 0)
         return fail(r, "%s: %s: %s", store->path, path, fail_text());
     manifest->id = *id;

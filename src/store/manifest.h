@@ -24,11 +24,13 @@
  *                         2   first page in the object
  *         .     32   SHA-256 of everything before it
  *
- *      image   0        512       1024      1536 pages
- *              |  A A A A |  . . . B |  B C A . |
- *              +----------+----------+----------+      A: object 0, pages 0 to 511, as one extent; a later
- * region extents    [0,0,512,0] [1020,1,4,0] ...            points at one page of it again; dots are zeros,
- * not stored
+ *      image    0          512        1024       1536 pages
+ *               |  A A A A  |  . . . B  |  B C A .  |
+ *               +-----------+-----------+-----------+
+ *      extents   [0,0,512,0]   [1020,1,4,0] ...
+ *
+ *      A is object 0: its pages 0 to 511 are one extent, and a later region points at one page of it again.
+ *      Dots are zeros, which are not stored.
  *
  * Extents that continue one another in image and object are one extent, so an image has one manifest, byte
  * for byte.
@@ -62,13 +64,13 @@ struct manifest_run {
 
 /*
  * Takes over `bytes` (malloc()ed, freed here on failure as well) and checks every field of it; -EBADMSG with
- * words if one lies. The trailing hash is compared if `check_hash`; the caller has another reason to trust
+ * a message if one is wrong. The trailing hash is compared if `check_hash`; the caller has another reason to trust
  * the bytes if not.
  */
 int manifest_parse(uint8_t *bytes, size_t length, bool check_hash, struct manifest **ret_manifest);
 void manifest_free(struct manifest *manifest);
 
-/* Loads and checks a manifest of the store. The hash is checked if this boot has not yet vouched for the
+/* Loads and checks a manifest of the store. The hash is checked if this boot has not verified the
  * file. */
 int manifest_load(struct store *store, const struct object_id *id, struct manifest **ret_manifest);
 

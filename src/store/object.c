@@ -3,7 +3,7 @@
 #include <fcntl.h>
 
 int object_open(struct store *store, const struct object_id *id, unsigned pages, int *ret_fd,
-                bool *ret_vouched)
+                bool *ret_verified)
 {
     char path[SHARD_PATH_MAX];
     struct stat status;
@@ -20,7 +20,7 @@ int object_open(struct store *store, const struct object_id *id, unsigned pages,
             "%s: object %s has %lld bytes, its manifest says %u (import its image again, with --reread)",
             store->path, path, (long long)status.st_size, pages * STORE_PAGE);
     *ret_fd = fd_steal(&fd);
-    *ret_vouched = stamp_vouched(store, &status);
+    *ret_verified = stamp_is_verified(store, &status);
     return 0;
 }
 
@@ -34,7 +34,7 @@ int object_verify(struct store *store, const struct object_id *id, unsigned page
         return fail_errno(r, "%s: object %s cannot be read", store->path, path);
     object_hash(buffer, (size_t)pages * STORE_PAGE, &actual);
     bool good = object_id_equal(&actual, id);
-    object_vouch(store, id, good);
+    object_mark_verified(store, id, good);
     if (!good)
         return fail(-EBADMSG,
                     "%s: object %s is corrupt: its bytes do not match its name (import its image again, with "
@@ -43,7 +43,7 @@ int object_verify(struct store *store, const struct object_id *id, unsigned page
     return 0;
 }
 
-void object_vouch(struct store *store, const struct object_id *id, bool good)
+void object_mark_verified(struct store *store, const struct object_id *id, bool good)
 {
-    stamp_vouch(store, store->objects, id, good);
+    stamp_mark_verified(store, store->objects, id, good);
 }

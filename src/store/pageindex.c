@@ -162,10 +162,10 @@ static void hash_object(struct page_index *index, uint64_t number, uint8_t *buff
         number -= base->manifest->object_count;
     struct object_id id;
     unsigned pages;
-    bool vouched;
+    bool verified;
     CLEANUP_FD int fd = -1;
     manifest_object(base->manifest, number, &id, &pages);
-    if (base->cached || object_open(index->store, &id, pages, &fd, &vouched) < 0 ||
+    if (base->cached || object_open(index->store, &id, pages, &fd, &verified) < 0 ||
         read_full_at(fd, buffer, (size_t)pages * STORE_PAGE, 0) < 0)
         return;
     for (unsigned page = 0; page < pages; page++)

@@ -13,7 +13,7 @@ struct team {
     atomic_uint_fast64_t next;
     pthread_mutex_t mutex; /* over the rest */
     int result;
-    char words[400];
+    char message[400];
 };
 
 static void *member(void *opaque)
@@ -28,7 +28,7 @@ static void *member(void *opaque)
         pthread_mutex_lock(&team->mutex);
         if (team->result == 0) {
             team->result = r;
-            strncpy(team->words, fail_text(), sizeof(team->words) - 1);
+            strncpy(team->message, fail_text(), sizeof(team->message) - 1);
         }
         pthread_mutex_unlock(&team->mutex);
     }
@@ -49,5 +49,5 @@ int parallel(uint64_t count, int (*work)(void *opaque, uint64_t number), void *o
     for (unsigned i = 0; i < started; i++)
         pthread_join(threads[i], NULL);
     pthread_mutex_destroy(&team.mutex);
-    return team.result < 0 ? fail(team.result, "%s", team.words) : 0;
+    return team.result < 0 ? fail(team.result, "%s", team.message) : 0;
 }

@@ -1,6 +1,7 @@
-/* What the files of the store share and nobody else needs. */
+/* What only the store's own files share. */
 #pragma once
 
+#include "store/files.h"
 #include "store/store.h"
 
 #include <pthread.h>
@@ -13,14 +14,14 @@ struct store {
     char *path;
     int root, objects, manifests, refs, volumes, leases, tmp, cache;
     uint32_t
-        boot_tag; /* 1 to 999,999,999, from the kernel's boot id; 0 if unknown: then nothing is vouched for */
+        boot_tag; /* 1 to 999,999,999, from the kernel's boot id; 0: unknown, nothing counts as verified */
     bool read_only;
 };
 
 /*
  * Every step that changes the disk passes through these, so that tests can fail it, end the process at it, or
- * know what would be lost with the power. They return 0 (sys_open: a descriptor) or a negative errno without
- * words.
+ * know what would be lost with the power. They return 0 (sys_open: a descriptor) or a negative errno,
+ * with no message.
  */
 struct store_step {
     const char *name; /* of the system call, about */
@@ -29,9 +30,11 @@ struct store_step {
     int to_fd; /* rename */
     const char *to_path;
 };
-extern int (*store_fault)(
-    const struct store_step *step);      /* NULL but in tests; returns 0 or a negative errno */
-int sys_fault(const char *name, int fd); /* before a write by other means */
+/* NULL except in tests; returns 0 or a negative errno. */
+extern int (*store_fault)(const struct store_step *step);
+
+/* Asked before a write that is made by other means than the functions below. */
+int sys_fault(const char *name, int fd);
 int sys_open(int directory, const char *path, int flags, mode_t mode);
 int sys_write(int fd, const void *bytes, size_t length, uint64_t offset);
 int sys_fsync(int fd);
@@ -41,28 +44,20 @@ int sys_rename(int from_directory, const char *from, int to_directory, const cha
 int sys_unlink(int directory, const char *path, int flags);
 int sys_mkdir(int directory, const char *path, mode_t mode);
 int sys_truncate(int fd, uint64_t length);
-int sys_stamp(int directory, const char *path,
-              const struct timespec *stamp); /* path NULL: directory is the file */
+/* `path` NULL: `directory` is the file itself. */
+int sys_stamp(int directory, const char *path, const struct timespec *stamp);
 
-/* Reads a small text file whole (at most `size` - 1 bytes, -EFBIG beyond) and ends it with 0. */
-int text_read(int directory, const char *path, char *text, size_t size);
-
-/* Replaces directory/path by `text`: tmp/ file, fsync, rename, fsync of the directory. */
-int text_publish(struct store *store, int directory, const char *path, const char *text,
-                 unsigned rename_flags);
+/* file_publish() of a line of text, through the store's tmp/. */
+int text_publish(struct store *store, int directory, const char *path, const char *text);
 
 /* Holds STORE/lock; closing *ret_fd lets it go. `how` is LOCK_SH or LOCK_EX. */
 int store_lock(struct store *store, int how, int *ret_fd);
 
-/* flock() without waiting for who works with the file, but for who was killed (lock_again): 0 or -errno, no
- * words. */
+/* Non-blocking flock(), retried for 0.2 s: the lock of a killed process may linger that long (lock_again).
+ * 0 or -errno, no message. */
 int flock_soon(int fd, int how);
 
 int epoch_read(struct store *store, uint32_t *ret_epoch);
-
-/* A name in tmp/ that no other process or thread uses. */
-#define TMP_NAME_MAX 64
-void tmp_name(const char *owner, char name[TMP_NAME_MAX]);
 
 /* Leases. Both are called with STORE/lock held; `text` is what gc will read. */
 #define LEASE_NAME_MAX 48
@@ -72,8 +67,7 @@ struct store_lease {
     char name[LEASE_NAME_MAX];
 };
 int lease_create(struct store *store, const char *text, struct store_lease **ret_lease);
-/* Whether the lease's process lives. *ret_fd holds the dead one's lock (to be closed), so that nobody else
- * takes it. */
+/* Whether the lease's process lives. */
 bool lease_is_live(struct store *store, const char *name);
 
 /* Objects and manifests lie in 256 shards each. */
@@ -81,17 +75,17 @@ bool lease_is_live(struct store *store, const char *name);
 void shard_path(const struct object_id *id, char path[SHARD_PATH_MAX]);
 int shard_lock(int kind, const struct object_id *id, bool wait, int *ret_fd); /* without `wait`: -EAGAIN */
 
-bool stamp_vouched(const struct store *store, const struct stat *status);
+bool stamp_is_verified(const struct store *store, const struct stat *status);
 uint32_t stamp_epoch(const struct stat *status);
 
-/* Says that the bytes match the name, or that they do not (under the shard's lock, keeping the epoch).
+/* Remembers that the bytes match the name, or that they do not (under the shard's lock, keeping the epoch).
  * Failure is no error: the file is hashed again next time. */
-void stamp_vouch(struct store *store, int kind, const struct object_id *id, bool good);
+void stamp_mark_verified(struct store *store, int kind, const struct object_id *id, bool good);
 
 /* Marks a file that exists with `length` bytes as needed by a writer of `epoch`: 1 if so, 0 if there is none,
  * or a negative errno. */
 int stamp_touch(struct store *store, int kind, const struct object_id *id, uint64_t length, uint32_t epoch,
-                bool *ret_vouched);
+                bool *ret_verified);
 
 /* A set of ids. Not for several threads at once. All zero is the empty set. */
 struct id_set {
@@ -101,10 +95,6 @@ struct id_set {
 int id_set_add(struct id_set *set, const struct object_id *id, bool *ret_new);
 bool id_set_has(const struct id_set *set, const struct object_id *id);
 void id_set_free(struct id_set *set);
-
-/* Calls `visit` with each entry of a directory but . and ..; stops at its first non-zero return, which it
- * returns. */
-int each_entry(int directory, const char *path, int (*visit)(void *opaque, const char *name), void *opaque);
 
 /* The volumes registered in the store. */
 struct volume_entry {

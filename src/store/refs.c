@@ -1,17 +1,12 @@
 #include "store/private.h"
 
-#include <ctype.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
 
 int ref_check_name(const char *name)
 {
-    size_t length = strlen(name);
-    bool good = length > 0 && length < STORE_NAME_MAX && name[0] != '.' && name[0] != '-';
-    for (const char *at = name; good && *at; at++)
-        good = isalnum((unsigned char)*at) || strchr("._:+@-", *at);
-    if (!good)
+    if (!name_is_valid(name, STORE_NAME_MAX - 1, "._:+@-"))
         return fail(-EINVAL,
                     "'%.*s': not a name (1 to 127 of A-Z a-z 0-9 . _ : + @ -, not beginning with . or -)",
                     STORE_NAME_MAX, name);

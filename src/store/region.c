@@ -55,11 +55,11 @@ static int source_file(struct region_reader *reader, unsigned base, uint32_t obj
         return reader->files[slot].fd;
     struct object_id id;
     unsigned pages;
-    bool has = false, vouched;
+    bool has = false, verified;
     int fd = -1;
     manifest_object(reader->options->bases[base], object, &id, &pages);
     if (writer_has(reader->writer, &id, pages, &has) < 0 || !has ||
-        object_open(reader->store, &id, pages, &fd, &vouched) < 0)
+        object_open(reader->store, &id, pages, &fd, &verified) < 0)
         return -1;
     cleanup_fd(&reader->files[slot].fd);
     reader->files[slot].fd = fd;

@@ -1,37 +1,13 @@
 #include "store/private.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/random.h>
 
 static const char format_line[] = "stellarium 1 sha256 2097152\n";
 static const char *const directories[] = {"objects", "manifests", "refs", "volumes",
                                           "leases",  "tmp",       "cache"};
-
-int each_entry(int directory, const char *path, int (*visit)(void *opaque, const char *name), void *opaque)
-{
-    int fd = openat(directory, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return fail_errno(-errno, "%s", path);
-    DIR *stream = fdopendir(fd);
-    if (!stream) {
-        int r = -errno;
-        close(fd);
-        return fail_errno(r, "%s", path);
-    }
-    int r = 0;
-    struct dirent *entry;
-    while (r == 0 && (errno = 0, entry = readdir(stream)))
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            r = visit(opaque, entry->d_name);
-    if (r == 0 && errno != 0)
-        r = fail_errno(-errno, "%s", path);
-    closedir(stream);
-    return r;
-}
 
 static int any_entry(void *opaque, const char *name)
 {
@@ -227,12 +203,9 @@ int epoch_read(struct store *store, uint32_t *ret_epoch)
     return 0;
 }
 
-void tmp_name(const char *owner, char name[TMP_NAME_MAX])
+int text_publish(struct store *store, int directory, const char *path, const char *text)
 {
-    uint64_t
-        random; /* not a counter or a process id: processes fork, and ids repeat in other PID namespaces */
-    CHECK(getrandom(&random, sizeof(random), 0) == sizeof(random));
-    snprintf(name, TMP_NAME_MAX, "%s.%016llx", owner, (unsigned long long)random);
+    return file_publish(store->tmp, directory, path, text, strlen(text), 0644);
 }
 
 void shard_path(const struct object_id *id, char path[SHARD_PATH_MAX])
@@ -263,7 +236,7 @@ static bool is_stamp(const struct stat *status)
     return status->st_mtim.tv_sec > 0 && status->st_mtim.tv_sec <= EPOCH_MAX;
 }
 
-bool stamp_vouched(const struct store *store, const struct stat *status)
+bool stamp_is_verified(const struct store *store, const struct stat *status)
 {
     return is_stamp(status) && store->boot_tag != 0 && status->st_mtim.tv_nsec == (long)store->boot_tag;
 }
@@ -273,7 +246,7 @@ uint32_t stamp_epoch(const struct stat *status)
     return is_stamp(status) ? (uint32_t)status->st_mtim.tv_sec : 0;
 }
 
-void stamp_vouch(struct store *store, int kind, const struct object_id *id, bool good)
+void stamp_mark_verified(struct store *store, int kind, const struct object_id *id, bool good)
 {
     CLEANUP_FD int lock = -1;
     char path[SHARD_PATH_MAX];
@@ -288,7 +261,7 @@ void stamp_vouch(struct store *store, int kind, const struct object_id *id, bool
 }
 
 int stamp_touch(struct store *store, int kind, const struct object_id *id, uint64_t length, uint32_t epoch,
-                bool *ret_vouched)
+                bool *ret_verified)
 {
     CLEANUP_FD int lock = -1;
     char path[SHARD_PATH_MAX];
@@ -301,7 +274,7 @@ int stamp_touch(struct store *store, int kind, const struct object_id *id, uint6
         return errno == ENOENT ? 0 : fail_errno(-errno, "%s: object %s", store->path, path);
     if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size != length)
         return 0;
-    *ret_vouched = stamp_vouched(store, &status);
+    *ret_verified = stamp_is_verified(store, &status);
     if (stamp_epoch(&status) >= epoch)
         return 1;
     struct timespec stamp = {.tv_sec = epoch, .tv_nsec = is_stamp(&status) ? status.st_mtim.tv_nsec : 0};

@@ -2,35 +2,42 @@
  * Stellarium: a content-addressable store of disk images (and of whatever else is pages).
  *
  *   STORE/
- *     format           one line: "stellarium 1 sha256 2097152"
- *     epoch            a number that each gc adds one to
- *     objects/ab/cd..  an object: 1 to 512 pages of 4 KiB, raw, named by the SHA-256 of its bytes
- *     manifests/ab/..  a manifest (manifest.h), named by the SHA-256 of its bytes
- *     refs/NAME        one line: the name of a manifest. The roots of gc
- *     volumes/ID       one line of manifest, one of path: a writable disk that stands on a manifest
- * (volume.h) leases/ID        a live process and what it needs: flock()ed as long as the process lives
- *     tmp/ID.N         what a lease's process is writing; swept when that lease is dead
- *     cache/           page indexes and source identities: may be thrown away at any time
- *     lock             flock()ed: shared to add a root or a lease, exclusive for gc to read all of them
+ *     format            one line: "stellarium 1 sha256 2097152"
+ *     epoch             a number; each gc adds one to it
+ *     objects/ab/cd...  an object: 1 to 512 pages of 4 KiB, raw, named by the SHA-256 of its bytes
+ *     manifests/ab/...  a manifest (manifest.h), named by the SHA-256 of its bytes
+ *     refs/NAME         one line: the name of a manifest. The roots of gc
+ *     volumes/ID        a registered volume (volume.h): its manifest and where it lies
+ *     leases/ID         a live process and what it needs: flock()ed as long as the process lives
+ *     tmp/ID.N          what a lease's process is writing; swept when that lease is dead
+ *     cache/            page indexes and source identities: may be thrown away at any time
+ *     lock              flock()ed: shared to add a root or a lease, exclusive for gc to read all of them
  *
- * Publish order. Objects are written under tmp/, one syncfs() makes the batch durable, then they are renamed
- * without replacing; a second syncfs() makes their names and the manifest's bytes durable; the manifest is
- * renamed, its directory synced; last the ref, the same way. A crash between any two of these leaves files
- * that nothing refers to.
+ * Publish order. A crash between any two of these steps leaves files that nothing refers to:
+ *   1 objects are written under tmp/, and one syncfs() makes the batch durable
+ *   2 they are renamed to their names, without replacing
+ *   3 a second syncfs() makes their names and the manifest's bytes durable
+ *   4 the manifest is renamed, and its directory synced
+ *   5 the ref is written, synced and renamed, and its directory synced
  *
- * Epoch and touch. Files here need no modification time, so it carries a stamp: seconds are the epoch of the
- * last writer that counted on the file, nanoseconds a tag of the boot in which its bytes were last seen to
- * match its name (anything that writes to the file replaces the stamp by a real time, which vouches for
- * nothing). A writer stamps what it finds already stored, under flock() of the shard directory. gc begins a
- * new epoch, reads the roots, and deletes what is neither reachable from them nor stamped in or after the
- * epoch of the oldest live writer.
+ * Epoch and touch. Files here need no modification time, so it carries a stamp. Its seconds are the epoch of
+ * the last writer that counted on the file. Its nanoseconds are a tag of the boot in which the file's bytes
+ * were last seen to match its name. Whatever writes to the file replaces the stamp by a real time, which
+ * never counts as verified. A writer stamps what it finds already stored, under flock() of the shard
+ * directory. gc begins a new epoch, reads the roots, and deletes what is neither reachable from them nor
+ * stamped in or after the epoch of the oldest live writer.
  *
  * Threads: a store may be used by many threads at once, and by many processes. Functions return 0 or a
- * negative errno with words in fail_text(): -ENOENT   no such store, name, volume          -EBADMSG  bytes do
- * not match their name, or a file that lies -ENODATA  an object or manifest is missing     -EPROTO   another
- * format or version than this program's -EBUSY    in use by another process            -EEXIST   the name is
- * taken -EINVAL   a bad argument                       others    what the system said (ENOSPC, EROFS, EIO,
- * ...)
+ * negative errno with a message in fail_text():
+ *
+ *   -ENOENT   no such store, name or volume
+ *   -ENODATA  an object or manifest is missing
+ *   -EBADMSG  bytes do not match their name, or a field of a file is impossible
+ *   -EPROTO   another format or version than this program's
+ *   -EBUSY    in use by another process
+ *   -EEXIST   the name is taken
+ *   -EINVAL   a bad argument
+ *   others    what the system said (ENOSPC, EROFS, EIO, ...)
  */
 #pragma once
 
@@ -55,7 +62,7 @@ struct manifest;
 int store_init(const char *path);
 
 /* Opens the store at `path`. Costs a dozen system calls whatever the store holds. Works on a read-only file
- * system. */
+ * system. The caller closes it. */
 int store_open(const char *path, struct store **ret_store);
 void store_close(struct store *store);
 const char *store_path(const struct store *store);
@@ -67,24 +74,24 @@ int object_id_parse(const char *text, struct object_id *ret_id);
 bool object_id_equal(const struct object_id *a, const struct object_id *b);
 
 /*
- * Opens an object of `pages` pages for reading. *ret_vouched tells whether its bytes have been seen to match
- * its name in this boot; if not, object_verify() must say 0 before anything of it is handed out.
+ * Opens an object of `pages` pages for reading. *ret_verified tells whether its bytes have been seen to match
+ * its name in this boot. If not, object_verify() must return 0 before any byte of it is handed out.
  */
 int object_open(struct store *store, const struct object_id *id, unsigned pages, int *ret_fd,
-                bool *ret_vouched);
+                bool *ret_verified);
 
-/* Reads all of an open object and compares it with its name: 0 or -EBADMSG. `buffer` is STORE_OBJECT_BYTES
- * long and left holding the object. On success the object is vouched for, if the file system lets us say so.
- * Any thread. */
+/* Reads all of an open object and compares it with its name: 0 or -EBADMSG. `buffer` has STORE_OBJECT_BYTES
+ * and holds the object afterwards. Success is remembered until the next boot, if the file system can be
+ * written. Any thread. */
 int object_verify(struct store *store, const struct object_id *id, unsigned pages, int fd, void *buffer);
 
 /* The same in pieces, for a caller that must not hash 2 MiB in one go: begin, update with all bytes in order,
- * end. After object_vouch() with what came out, the answer is kept; that never waits. */
+ * end. object_mark_verified() then remembers the answer; it never waits. */
 struct object_hasher;
 int object_hasher_begin(struct object_hasher **ret_hasher);
 void object_hasher_update(struct object_hasher *hasher, const void *bytes, size_t length);
 void object_hasher_end(struct object_hasher *hasher, struct object_id *ret_id); /* frees it */
-void object_vouch(struct store *store, const struct object_id *id, bool good);
+void object_mark_verified(struct store *store, const struct object_id *id, bool good);
 
 /* Names. A name is 1 to 127 of [A-Za-z0-9._:+@-], and does not begin with a dot or a dash. */
 int ref_check_name(const char *name);

@@ -8,7 +8,7 @@
 
 struct verify {
     struct store *store;
-    void (*problem)(void *opaque, const char *words);
+    void (*problem)(void *opaque, const char *message);
     void (*progress)(void *opaque, uint64_t done_bytes);
     void *opaque;
     pthread_mutex_t mutex; /* over the report while threads hash, and one problem at a time */
@@ -23,14 +23,14 @@ struct verify {
 static void complain(struct verify *verify, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void complain(struct verify *verify, const char *format, ...)
 {
-    char words[1024];
+    char message[1024];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(words, sizeof(words), format, arguments);
+    vsnprintf(message, sizeof(message), format, arguments);
     va_end(arguments);
     pthread_mutex_lock(&verify->mutex);
     verify->report.problems++;
-    verify->problem(verify->opaque, words);
+    verify->problem(verify->opaque, message);
     pthread_mutex_unlock(&verify->mutex);
 }
 
@@ -58,7 +58,7 @@ static int follow(struct verify *verify, const char *who, const struct object_id
     CLEANUP_MANIFEST struct manifest *manifest = NULL;
     if (id_set_has(&verify->sound, id))
         return 0;
-    stamp_vouch(verify->store, verify->store->manifests, id, false); /* so that it is hashed now */
+    stamp_mark_verified(verify->store, verify->store->manifests, id, false); /* so that it is hashed now */
     int r = manifest_load(verify->store, id, &manifest);
     if (r < 0) {
         complain(verify, "%s: %s", who, fail_text());
@@ -68,10 +68,10 @@ static int follow(struct verify *verify, const char *who, const struct object_id
     for (uint64_t i = 0; i < manifest->object_count; i++) {
         struct object_id object;
         unsigned pages;
-        bool vouched;
+        bool verified;
         CLEANUP_FD int fd = -1;
         manifest_object(manifest, i, &object, &pages);
-        if (object_open(verify->store, &object, pages, &fd, &vouched) < 0)
+        if (object_open(verify->store, &object, pages, &fd, &verified) < 0)
             complain(verify, "%s: %s", who, fail_text());
         else if ((r = list_object(verify, &object)) < 0)
             return r;
@@ -131,11 +131,11 @@ static int hash_one(void *opaque, uint64_t number)
         return 0; /* a gc at the same time: what names and volumes need has been opened already */
     uint64_t pages = (uint64_t)status.st_size / STORE_PAGE;
     CLEANUP_FD int fd = -1;
-    bool vouched;
+    bool verified;
     if (!S_ISREG(status.st_mode) || status.st_size % STORE_PAGE || pages == 0 || pages > STORE_OBJECT_PAGES)
         complain(verify, "%s: object %s has an impossible size (delete it and import its image again)",
                  verify->store->path, path);
-    else if (object_open(verify->store, id, (unsigned)pages, &fd, &vouched) < 0 ||
+    else if (object_open(verify->store, id, (unsigned)pages, &fd, &verified) < 0 ||
              object_verify(verify->store, id, (unsigned)pages, fd, buffer) < 0)
         complain(verify, "%s", fail_text());
     pthread_mutex_lock(&verify->mutex);
@@ -160,7 +160,7 @@ static int follow_all(struct verify *verify)
     return r;
 }
 
-int store_verify(struct store *store, const char *name, void (*problem)(void *opaque, const char *words),
+int store_verify(struct store *store, const char *name, void (*problem)(void *opaque, const char *message),
                  void (*progress)(void *opaque, uint64_t done_bytes), void *opaque,
                  struct verify_report *ret_report)
 {

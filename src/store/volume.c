@@ -18,11 +18,11 @@ struct volume {
     struct volume_description description;
     int directory, delta, map; /* -1: none of its own */
     uint64_t pages;
-    uint8_t *bits;               /* anonymous memory that is there when it is touched */
-    size_t bits_length;          /* a multiple of a block */
-    uint64_t *dirty;             /* a bit for each block of bits: changed since the last checkpoint */
-    bool anchored;               /* its directory and registration are durable */
-    int anchors[VOLUME_ANCHORS]; /* what they depend on; -1 once they are */
+    uint8_t *bits;                 /* anonymous memory that is there when it is touched */
+    size_t bits_length;            /* a multiple of a block */
+    uint64_t *dirty;               /* a bit for each block of bits: changed since the last checkpoint */
+    bool name_durable;             /* its directory and registration are durable */
+    int name_fds[VOLUME_NAME_FDS]; /* what they depend on; -1 once they are */
 };
 
 static uint64_t block_count(const struct volume *volume)
@@ -57,7 +57,7 @@ static int check_map_header(struct volume *volume, const char *path)
     if ((uint64_t)map.st_size != STORE_PAGE + volume->bits_length ||
         (uint64_t)delta.st_size != volume->pages * STORE_PAGE)
         return fail(-EBADMSG, "%s: map or delta has another length than the disk (was it truncated?)", path);
-    volume->anchored = get32(header + 12) == 1;
+    volume->name_durable = get32(header + 12) == 1;
     return 0;
 }
 
@@ -106,8 +106,8 @@ static int volume_new(struct store *store, struct volume **ret_volume)
     if (!volume)
         return fail(-ENOMEM, "no memory for a volume");
     *volume = (struct volume){.store = store, .directory = -1, .delta = -1, .map = -1};
-    for (unsigned i = 0; i < VOLUME_ANCHORS; i++)
-        volume->anchors[i] = -1;
+    for (unsigned i = 0; i < VOLUME_NAME_FDS; i++)
+        volume->name_fds[i] = -1;
     *ret_volume = volume;
     return 0;
 }
@@ -130,8 +130,8 @@ int volume_open(struct store *store, const char *path, bool read_only, struct vo
         r = manifest_load(store, &volume->description.manifest, &volume->manifest);
     if (r == 0)
         r = open_files(volume, path, read_only);
-    if (r == 0 && !read_only && !volume->anchored)
-        r = volume_open_anchors(store, volume->directory, &volume->description, volume->anchors);
+    if (r == 0 && !read_only && !volume->name_durable)
+        r = volume_open_name_fds(store, volume->directory, &volume->description, volume->name_fds);
     if (r < 0) {
         volume_close(volume);
         return r;
@@ -167,15 +167,15 @@ int volume_open_image(struct store *store, const char *image, const char *scratc
         volume_close(volume);
         return r;
     }
-    volume->anchored = true; /* nothing of it is meant to last */
+    volume->name_durable = true; /* nothing of it is meant to last */
     *ret_volume = volume;
     return 0;
 }
 
-static void close_anchors(struct volume *volume)
+static void close_name_fds(struct volume *volume)
 {
-    for (unsigned i = 0; i < VOLUME_ANCHORS; i++)
-        cleanup_fd(&volume->anchors[i]);
+    for (unsigned i = 0; i < VOLUME_NAME_FDS; i++)
+        cleanup_fd(&volume->name_fds[i]);
 }
 
 void volume_close(struct volume *volume)
@@ -185,7 +185,7 @@ void volume_close(struct volume *volume)
     cleanup_fd(&volume->directory);
     cleanup_fd(&volume->delta);
     cleanup_fd(&volume->map);
-    close_anchors(volume);
+    close_name_fds(volume);
     if (volume->bits)
         munmap(volume->bits, volume->bits_length);
     free(volume->dirty);
@@ -281,7 +281,7 @@ void volume_mark(struct volume *volume, uint64_t first_page, uint64_t pages)
 }
 
 /* The page that says that all else is durable; goes to disk with the blocks, after all else. */
-static void anchor_block(const struct volume *volume, struct volume_block *block)
+static void header_block(const struct volume *volume, struct volume_block *block)
 {
     block->offset = 0;
     volume_map_header(&volume->description, true, block->bytes);
@@ -289,7 +289,8 @@ static void anchor_block(const struct volume *volume, struct volume_block *block
 
 int volume_checkpoint_begin(struct volume *volume, struct volume_checkpoint *ret_checkpoint)
 {
-    struct volume_checkpoint checkpoint = {.count = volume->anchored ? 0 : 1, .anchors = volume->anchors};
+    struct volume_checkpoint checkpoint = {.count = volume->name_durable ? 0 : 1,
+                                           .name_fds = volume->name_fds};
     for (uint64_t word = 0; volume->map >= 0 && word < (block_count(volume) + 63) / 64; word++)
         checkpoint.count += (size_t)__builtin_popcountll(volume->dirty[word]);
     if (checkpoint.count > 0) {
@@ -298,9 +299,9 @@ int volume_checkpoint_begin(struct volume *volume, struct volume_checkpoint *ret
             return fail(-ENOMEM, "no memory to flush a volume's map");
     }
     size_t filled = 0;
-    if (!volume->anchored && checkpoint.blocks) {
-        checkpoint.anchor_count = VOLUME_ANCHORS;
-        anchor_block(volume, &checkpoint.blocks[filled++]);
+    if (!volume->name_durable && checkpoint.blocks) {
+        checkpoint.name_fd_count = VOLUME_NAME_FDS;
+        header_block(volume, &checkpoint.blocks[filled++]);
     }
     for (uint64_t number = 0; filled < checkpoint.count; number++) {
         uint64_t mask = UINT64_C(1) << (number % 64);
@@ -322,9 +323,9 @@ void volume_checkpoint_end(struct volume *volume, struct volume_checkpoint *chec
         if (number > 0)
             volume->dirty[(number - 1) / 64] |= UINT64_C(1) << ((number - 1) % 64);
     }
-    if (durable && checkpoint->anchor_count > 0) {
-        volume->anchored = true;
-        close_anchors(volume);
+    if (durable && checkpoint->name_fd_count > 0) {
+        volume->name_durable = true;
+        close_name_fds(volume);
     }
     free(checkpoint->blocks);
     *checkpoint = (struct volume_checkpoint){0};
@@ -345,8 +346,8 @@ int volume_flush(struct volume *volume)
     if (r < 0)
         return r;
     r = sys_fdatasync(volume->delta);
-    for (unsigned i = 0; r == 0 && i < checkpoint.anchor_count; i++)
-        r = sys_fdatasync(checkpoint.anchors[i]);
+    for (unsigned i = 0; r == 0 && i < checkpoint.name_fd_count; i++)
+        r = sys_fdatasync(checkpoint.name_fds[i]);
     for (size_t i = 0; r == 0 && i < checkpoint.count; i++)
         r = sys_write(volume->map, checkpoint.blocks[i].bytes, STORE_PAGE, checkpoint.blocks[i].offset);
     if (r == 0 && checkpoint.count > 0)
@@ -359,11 +360,11 @@ static int read_object(struct volume *volume, const struct volume_run *run, void
 {
     struct object_id id;
     unsigned object_pages;
-    bool vouched;
+    bool verified;
     CLEANUP_FD int fd = -1;
     manifest_object(volume->manifest, run->object, &id, &object_pages);
-    int r = object_open(volume->store, &id, object_pages, &fd, &vouched);
-    if (r == 0 && !vouched) {
+    int r = object_open(volume->store, &id, object_pages, &fd, &verified);
+    if (r == 0 && !verified) {
         CLEANUP_FREE void *whole = malloc(STORE_OBJECT_BYTES);
         r = whole ? object_verify(volume->store, &id, object_pages, fd, whole)
                   : fail(-ENOMEM, "no memory to verify");

@@ -3,9 +3,10 @@
  *
  *   volume.json   {"format": "stellarium-volume", "version": 1, "id": ..., "manifest": ..., "bytes": ...}
  *   delta         sparse, as long as the disk: page n lies at n * 4096. Only pages whose bit is set in the
- * map count map           a header page, then a bit for each page of the disk, least significant bit first:
- * set, the page is read from the delta (where a hole is zeros: that is what a discard leaves); clear, from
- * the manifest
+ *                 map count
+ *   map           a header page, then a bit for each page of the disk, least significant bit first:
+ *                 set, the page is read from the delta (a hole there is zeros: a discard leaves one);
+ *                 clear, the page is read from the manifest
  *
  *      map header    0   8  magic "STELVMAP"
  *                    8   4  version, 1
@@ -15,9 +16,9 @@
  *                   56  32  the volume's id, hexadecimal
  *                   88      zeros up to 4096
  *
- * A hole of the delta cannot itself say "read the base": discarded pages are holes too, and file systems and
- * copying tools disagree about what a hole is. The map is one bit a page: 32 KiB for a GiB of disk, sparse
- * itself.
+ * A hole of the delta cannot itself mean "read the base": discarded pages are holes too, and file systems
+ * and copying tools treat holes differently. The map has one bit a page: 32 KiB for a GiB of disk, and it is
+ * sparse itself.
  *
  * Durability. A write goes to the delta, and when it is done its bits are set in memory. A flush makes the
  * delta durable, then writes the map blocks that changed, then makes those durable: a bit on disk never comes
@@ -75,12 +76,12 @@ void volume_mark(struct volume *volume, uint64_t first_page, uint64_t pages);
 /*
  * A flush in steps, for callers that must not wait. One at a time:
  *   1 volume_checkpoint_begin(): what the map must say once all writes that are done by now are durable
- *   2 fdatasync() of volume_delta(), and of each of `anchors`: until a volume's first flush is over, those
- * are what its name in its directory and in the store depends on 3 if there are blocks: write each to
- * volume_map() at its offset, then fdatasync() that 4 volume_checkpoint_end(), telling whether all went well;
- * if not, the blocks stay due
+ *   2 fdatasync() of volume_delta() and of each of `name_fds`: until a volume's first flush is over, the
+ *     durability of its name, in its directory and in the store, depends on those
+ *   3 if there are blocks: write each to volume_map() at its offset, then fdatasync() the map
+ *   4 volume_checkpoint_end(), telling whether all went well; if not, the blocks stay due
  */
-#define VOLUME_ANCHORS 5
+#define VOLUME_NAME_FDS 5
 struct volume_block {
     uint64_t offset;
     uint8_t bytes[STORE_PAGE];
@@ -88,8 +89,8 @@ struct volume_block {
 struct volume_checkpoint {
     struct volume_block *blocks;
     size_t count;
-    const int *anchors;
-    unsigned anchor_count;
+    const int *name_fds;
+    unsigned name_fd_count;
 };
 int volume_checkpoint_begin(struct volume *volume, struct volume_checkpoint *ret_checkpoint);
 void volume_checkpoint_end(struct volume *volume, struct volume_checkpoint *checkpoint, bool durable);

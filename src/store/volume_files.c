@@ -94,32 +94,32 @@ int volume_check_registered(struct store *store, const char *path,
     return r;
 }
 
-int volume_open_anchors(struct store *store, int directory, const struct volume_description *description,
-                        int anchors[VOLUME_ANCHORS])
+int volume_open_name_fds(struct store *store, int directory, const struct volume_description *description,
+                         int name_fds[VOLUME_NAME_FDS])
 {
     const struct {
         int directory;
         const char *path;
-    } files[VOLUME_ANCHORS] = {{store->volumes, description->id},
-                               {store->volumes, "."},
-                               {directory, "volume.json"},
-                               {directory, "."},
-                               {directory, ".."}};
-    for (unsigned i = 0; i < VOLUME_ANCHORS; i++) {
-        anchors[i] = openat(files[i].directory, files[i].path, O_RDONLY | O_CLOEXEC);
-        if (anchors[i] < 0)
+    } files[VOLUME_NAME_FDS] = {{store->volumes, description->id},
+                                {store->volumes, "."},
+                                {directory, "volume.json"},
+                                {directory, "."},
+                                {directory, ".."}};
+    for (unsigned i = 0; i < VOLUME_NAME_FDS; i++) {
+        name_fds[i] = openat(files[i].directory, files[i].path, O_RDONLY | O_CLOEXEC);
+        if (name_fds[i] < 0)
             return fail_errno(-errno, "a volume's %s", files[i].path); /* the caller closes the others */
     }
     return 0;
 }
 
-void volume_map_header(const struct volume_description *description, bool anchored,
+void volume_map_header(const struct volume_description *description, bool name_durable,
                        uint8_t header[STORE_PAGE])
 {
     memset(header, 0, STORE_PAGE);
     memcpy(header, VOLUME_MAP_MAGIC, 8);
     put32(header + 8, VOLUME_VERSION);
-    put32(header + 12, anchored);
+    put32(header + 12, name_durable);
     put64(header + 16, description->bytes);
     memcpy(header + 24, &description->manifest, OBJECT_ID_BYTES);
     memcpy(header + 56, description->id, 32);

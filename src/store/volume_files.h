@@ -13,7 +13,7 @@ struct volume_description {
     uint64_t bytes;
 };
 
-/* Takes the JSON of volume.json apart and checks it. `path` is for words. */
+/* Takes the JSON of volume.json apart and checks it. `path` is for messages. */
 int volume_description_parse(const char *text, const char *path, struct volume_description *ret_description);
 int volume_description_read(int directory, const char *path, struct volume_description *ret_description);
 
@@ -21,9 +21,9 @@ int volume_check_registered(struct store *store, const char *path,
                             const struct volume_description *description);
 
 /* Opens what must be synced for the volume's directory entries and its registration to be durable. */
-int volume_open_anchors(struct store *store, int directory, const struct volume_description *description,
-                        int anchors[VOLUME_ANCHORS]);
+int volume_open_name_fds(struct store *store, int directory, const struct volume_description *description,
+                         int name_fds[VOLUME_NAME_FDS]);
 
 /* The first page of the map. */
-void volume_map_header(const struct volume_description *description, bool anchored,
+void volume_map_header(const struct volume_description *description, bool name_durable,
                        uint8_t header[STORE_PAGE]);

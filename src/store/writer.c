@@ -103,10 +103,10 @@ static int examine(struct store_writer *writer, const struct object_id *id, unsi
 {
     CLEANUP_FD int fd = -1;
     CLEANUP_FREE void *buffer = malloc(STORE_OBJECT_BYTES);
-    bool vouched;
+    bool verified;
     if (!buffer)
         return fail(-ENOMEM, "%s: no memory to verify an object", writer->store->path);
-    int r = object_open(writer->store, id, pages, &fd, &vouched);
+    int r = object_open(writer->store, id, pages, &fd, &verified);
     if (r == 0)
         r = object_verify(writer->store, id, pages, fd, buffer);
     *ret_good = r == 0;
@@ -128,16 +128,16 @@ int writer_has(struct store_writer *writer, const struct object_id *id, unsigned
         *ret_has = true;
         return 0;
     }
-    bool vouched = false, good = true;
+    bool verified = false, good = true;
     int r = stamp_touch(writer->store, writer->store->objects, id, (uint64_t)pages * STORE_PAGE,
-                        writer->epoch, &vouched);
+                        writer->epoch, &verified);
     if (r < 0)
         return r;
     if (r == 0) {
         *ret_has = false;
         return 0;
     }
-    if (!vouched) {
+    if (!verified) {
         r = examine(writer, id, pages, &good);
         if (r < 0)
             return r;
@@ -174,7 +174,7 @@ static int publish_object(struct store_writer *writer, const struct staged *stag
     struct store *store = writer->store;
     char path[SHARD_PATH_MAX];
     struct stat status;
-    bool vouched;
+    bool verified;
     shard_path(&staged->id, path);
     int r = sys_rename(store->tmp, staged->file.name, store->objects, path, RENAME_NOREPLACE);
     if (r != -EEXIST)
@@ -186,7 +186,7 @@ static int publish_object(struct store_writer *writer, const struct staged *stag
     pthread_mutex_unlock(&writer->mutex);
     r = corrupt ? 0
                 : stamp_touch(store, store->objects, &staged->id, (uint64_t)status.st_size, writer->epoch,
-                              &vouched);
+                              &verified);
     if (r < 0)
         return r;
     return r == 1 ? sys_unlink(store->tmp, staged->file.name, 0)
@@ -266,12 +266,12 @@ static int publish_manifest(struct store_writer *writer, const struct manifest *
 {
     struct store *store = writer->store;
     char path[SHARD_PATH_MAX];
-    bool vouched = false, synced;
+    bool verified = false, synced;
     shard_path(&manifest->id, path);
-    int r = stamp_touch(store, store->manifests, &manifest->id, manifest->length, writer->epoch, &vouched);
+    int r = stamp_touch(store, store->manifests, &manifest->id, manifest->length, writer->epoch, &verified);
     if (r < 0)
         return r;
-    if (r == 1 && vouched) {
+    if (r == 1 && verified) {
         r = sync_shards(writer, &synced);
         return r < 0 ? r : sync_manifest_shard(store, path);
     }
@@ -319,7 +319,7 @@ int writer_publish(struct store_writer *writer, const struct manifest *manifest,
     r = store_lock(store, LOCK_SH, &lock);
     if (r < 0)
         return r;
-    r = text_publish(store, store->refs, name, line, 0);
+    r = text_publish(store, store->refs, name, line);
     return r < 0 ? fail_errno(r, "%s/refs/%s", store->path, name) : 0;
 }
 

@@ -18,7 +18,7 @@ void writer_end(struct store_writer *writer);
 
 /*
  * Whether the store holds this object, whole, so that it need not be written and may be pointed at. One that
- * this boot has not vouched for is hashed first; a corrupt one is replaced by the next writer_stage() of its
+ * this boot has not verified is hashed first; a corrupt one is replaced by the next writer_stage() of its
  * id.
  */
 int writer_has(struct store_writer *writer, const struct object_id *id, unsigned pages, bool *ret_has);

@@ -196,7 +196,7 @@ Test(disk_cas, many_reads_wait_for_one_verification)
     struct object_id id;
     unsigned pages;
     manifest_object(manifest, 0, &id, &pages);
-    stamp_vouch(rig.store, rig.store->objects, &id, false);
+    stamp_mark_verified(rig.store, rig.store->objects, &id, false);
     manifest_free(manifest);
     struct disk *disk = open_disk("cas:image", true);
     struct request requests[50];

@@ -217,9 +217,9 @@ Test(store, importing_again_heals_what_is_damaged)
     free(bytes);
 }
 
-Test(store, what_is_only_vouched_for_is_hashed_after_a_boot)
+Test(store, what_was_verified_is_hashed_after_a_boot)
 {
-    bool vouched;
+    bool verified;
     struct object_id id;
     unsigned pages;
     int fd = -1;
@@ -227,17 +227,17 @@ Test(store, what_is_only_vouched_for_is_hashed_after_a_boot)
     struct manifest *manifest = rig_manifest(&rig, "image");
     manifest_object(manifest, 0, &id, &pages);
     manifest_free(manifest);
-    cr_assert_eq(object_open(rig.store, &id, pages, &fd, &vouched), 0, "%s", fail_text());
-    cr_assert(vouched, "just written, and not vouched for");
+    cr_assert_eq(object_open(rig.store, &id, pages, &fd, &verified), 0, "%s", fail_text());
+    cr_assert(verified, "just written, and not verified");
     close(fd);
     rig.store->boot_tag++; /* as another boot's */
-    cr_assert_eq(object_open(rig.store, &id, pages, &fd, &vouched), 0, "%s", fail_text());
-    cr_assert(!vouched, "vouched for by another boot");
+    cr_assert_eq(object_open(rig.store, &id, pages, &fd, &verified), 0, "%s", fail_text());
+    cr_assert(!verified, "verified by another boot");
     uint8_t *buffer = malloc(STORE_OBJECT_BYTES);
     cr_assert_eq(object_verify(rig.store, &id, pages, fd, buffer), 0, "%s", fail_text());
     close(fd);
-    cr_assert_eq(object_open(rig.store, &id, pages, &fd, &vouched), 0, "%s", fail_text());
-    cr_assert(vouched, "hashed, and not vouched for");
+    cr_assert_eq(object_open(rig.store, &id, pages, &fd, &verified), 0, "%s", fail_text());
+    cr_assert(verified, "hashed, and not verified");
     close(fd);
     free(buffer);
 }

@@ -1,6 +1,7 @@
 /* What the files of the stellarium command share. */
 #pragma once
 
+#include "base/tool.h"
 #include "store/image.h"
 #include "store/ingest.h"
 #include "store/volume.h"
@@ -31,7 +32,7 @@ struct call {
     bool reread, dry_run, full; /* --reread, --dry-run, --no-sparse */
 };
 
-/* The subcommands: 0, EXIT_NO, or a negative errno with words. */
+/* The subcommands: 0, EXIT_NO, or a negative errno with a message. */
 int command_init(const struct call *call);
 int command_import(const struct call *call);
 int command_export(const struct call *call);
@@ -86,13 +87,9 @@ int source_prepare(const char *path, uint64_t size, struct prepared *ret_prepare
 /* Unpacks an OCI layout (or what docker save wrote) at `layout` into the directory `root`, layer by layer. */
 int oci_unpack(const char *layout, const char *root);
 
-/* Runs a program and waits: 0, or -EIO with words if it fails, -ENOENT with the package to install if it is
- * not there. `output`, if not NULL, receives what it prints (malloc()ed, with a final 0). */
-int run_tool(const char *const *arguments, const char *package, char **output);
-
 /* Removes a directory tree, not following symbolic links. */
 int remove_tree(int directory, const char *path);
 
-/* The same for everything in an open directory, which stays; `name` is for words. A descriptor of -1 fails
+/* The same for everything in an open directory, which stays; `name` is for messages. A descriptor of -1 fails
  * with errno. */
 int remove_contents(int directory, const char *name);

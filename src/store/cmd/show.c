@@ -176,14 +176,14 @@ struct verifying {
     bool json;
 };
 
-static void print_problem(void *opaque, const char *words)
+static void print_problem(void *opaque, const char *message)
 {
     struct verifying *verifying = opaque;
     progress_end(&verifying->progress);
     if (verifying->json)
-        json_array_append_new(verifying->problems, json_string(words));
+        json_array_append_new(verifying->problems, json_string(message));
     else
-        fprintf(stderr, "%s\n", words);
+        fprintf(stderr, "%s\n", message);
 }
 
 static void verify_progress(void *opaque, uint64_t done)
