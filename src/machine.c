@@ -33,7 +33,8 @@ struct machine {
     struct uart *uart;
     struct legacy *legacy;
     struct virtio_device *devices[CONFIG_DRIVES_MAX + 1];
-    unsigned slots; /* virtio devices so far */
+    unsigned slots;        /* virtio devices so far */
+    unsigned busy_devices; /* at the end: not yet quiet */
 
     struct vcpu_callbacks callbacks;
     struct mailbox *ends; /* from vCPU threads: why one has stopped */
@@ -94,11 +95,31 @@ static void signalled(struct ev_loop *ev, ev_signal *watcher, int events)
     end_with(watcher->data, MACHINE_SIGNAL + watcher->signum, message);
 }
 
-/* After the loop: what the guest wrote to its disks is kept; then the guest's last message, then ours. */
+static void device_quiet(void *context)
+{
+    struct machine *machine = context;
+    if (--machine->busy_devices == 0)
+        loop_stop(machine->loop, 0);
+}
+
+/* What the guest wrote to its disks outlasts the process. */
+static void write_back(struct machine *machine)
+{
+    machine->busy_devices = machine->slots;
+    for (unsigned i = 0; i < machine->slots; i++)
+        if (virtio_quiesce(machine->devices[i], device_quiet, machine) < 0)
+            device_quiet(machine); /* it is quiet, or becomes so, for another reason */
+    /* With a broken ring, what ended before is kept all the same. */
+    while (machine->busy_devices && loop_run(machine->loop) >= 0)
+        ;
+    for (unsigned i = 0; i < machine->slots; i++)
+        virtio_write_back(machine->devices[i]);
+}
+
+/* After the loop: what the guest wrote, then the guest's last message, then ours. */
 static int say_the_end(struct machine *machine, int status)
 {
-    for (unsigned i = 0; i < machine->slots; i++)
-        virtio_finish(machine->devices[i]);
+    write_back(machine);
     uart_close(machine->uart);
     terminal_restore();
     if (status < 0) {
@@ -208,7 +229,7 @@ static int make_loop(struct machine *machine)
     if (r == 0)
         r = mailbox_new(machine->loop, deliver_end, machine, &machine->ends);
     if (r == 0)
-        r = irq_lines_new(machine->vm.fd, &machine->lines);
+        r = irq_lines_new(&machine->vm, &machine->lines);
     if (r == 0)
         r = watch_signals(machine);
     return r;

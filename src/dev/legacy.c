@@ -211,8 +211,9 @@ int legacy_attach(struct legacy *legacy, struct bus *bus, struct irq_lines *line
         .read = cmos_read, .write = cmos_write, .fast_read = cmos_fast_read, .fast_write = cmos_fast_write};
     static const struct bus_ops acpi = {.read = acpi_read, .write = acpi_write, .fast_read = acpi_fast_read};
 
-    irq_connect(lines, LAYOUT_GED_GSI, &legacy->irq);
-    int r = bus_add(bus, VCPU_PORT, LAYOUT_I8042_DATA, 1, &data, legacy);
+    int r = irq_connect(lines, LAYOUT_GED_GSI, &legacy->irq);
+    if (r == 0)
+        r = bus_add(bus, VCPU_PORT, LAYOUT_I8042_DATA, 1, &data, legacy);
     if (r == 0)
         r = bus_add(bus, VCPU_PORT, LAYOUT_I8042_COMMAND, 1, &command, legacy);
     if (r == 0)

@@ -480,9 +480,10 @@ int uart_attach(struct uart *uart, struct bus *bus, struct irq_lines *lines)
         .fast_write = uart_fast_write,
     };
     int r = bus_add(bus, VCPU_PORT, LAYOUT_COM1_PORT, UART_PORTS, &ops, uart);
+    if (r == 0)
+        r = irq_connect(lines, LAYOUT_COM1_GSI, &uart->irq);
     if (r < 0)
         return r;
-    irq_connect(lines, LAYOUT_COM1_GSI, &uart->irq);
     start_input(uart);
     return 0;
 }

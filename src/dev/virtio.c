@@ -10,8 +10,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
-#define FEATURE(bit) (UINT64_C(1) << (bit))
-
 #define FEATURES_OF_ALL                                                                                      \
     (FEATURE(VIRTIO_F_VERSION_1) | FEATURE(VIRTIO_RING_F_EVENT_IDX) | FEATURE(VIRTIO_RING_F_INDIRECT_DESC))
 
@@ -19,7 +17,7 @@
     ((uint32_t)(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK |         \
                 VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_FAILED))
 
-/* --- what the driver does wrong --- */
+/* --- faults of the driver --- */
 
 static void count_fault(struct virtio_device *device, const char *message)
 {
@@ -37,19 +35,33 @@ void virtio_warn_driver(struct virtio_device *device, const char *format, ...)
     count_fault(device, message);
 }
 
-/* The acknowledgements that KVM keeps come first: what the guest has taken is not pending any more. One that
- * comes after this look is harmless: the guest sends it before it looks at what the interrupt is for, and
- * that is in place by now. */
+/* The acknowledgements that KVM keeps take effect first. One that comes later is harmless: the guest sends it
+ * before it looks at the rings, and they are complete by now. */
 static void interrupt_driver(struct virtio_device *device, uint32_t bits)
 {
     bus_drain_coalesced(device->bus);
     irq_raise(&device->irq, bits);
 }
 
-static void stop_device(struct virtio_device *device)
+static void quiesce_device(struct virtio_device *device)
 {
-    device->state = VIRTIO_STOPPING;
-    device->ops->stop(device);
+    device->state = VIRTIO_QUIESCING;
+    device->ops->quiesce(device);
+}
+
+static void settle(struct virtio_device *device);
+static void interrupt_for_pushed(struct loop_prepare *prepare);
+static void end_device(struct virtio_device *device);
+static void destroy_if_ended(struct virtio_device *device);
+
+/* The queues end as soon as nothing is in flight. */
+static void forget_queues(struct virtio_device *device)
+{
+    device->forget = true;
+    if (device->state == VIRTIO_RUNNING)
+        quiesce_device(device);
+    else if (device->state == VIRTIO_QUIET)
+        settle(device);
 }
 
 void virtio_fail_device(struct virtio_device *device)
@@ -57,8 +69,8 @@ void virtio_fail_device(struct virtio_device *device)
     count_fault(device, fail_text());
     atomic_fetch_or(&device->reg_page->status, VIRTIO_CONFIG_S_NEEDS_RESET);
     interrupt_driver(device, VIRTIO_MMIO_INT_CONFIG); /* virtio 1.2, 2.1.2 */
-    if (device->state == VIRTIO_RUNNING)
-        stop_device(device);
+    if (device->state != VIRTIO_IDLE)
+        forget_queues(device);
 }
 
 /* --- status (virtio 1.2, 2.1 and 3.1) --- */
@@ -90,32 +102,43 @@ static gpa_t registers_gpa(_Atomic uint32_t halves[2])
 
 static void end_queues(struct virtio_device *device)
 {
-    for (unsigned q = 0; q < device->ops->queue_count; q++)
-        virtqueue_end(&device->queues[q]);
+    for (unsigned q = 0; q < device->queue_count; q++)
+        virtqueue_end(&device->queues[q].vq);
     device->pushed = 0;
+    device->forget = false;
+}
+
+static int start_queue(struct virtio_device *device, struct virtio_queue *queue)
+{
+    struct virtio_queue_registers *regs = &queue->regs;
+    uint32_t size = atomic_load(&regs->size);
+    return virtqueue_start(&queue->vq, device->mem, (uint16_t)MIN(size, UINT16_MAX),
+                           registers_gpa(regs->desc), registers_gpa(regs->avail), registers_gpa(regs->used),
+                           device->features & FEATURE(VIRTIO_RING_F_EVENT_IDX),
+                           device->features & FEATURE(VIRTIO_RING_F_INDIRECT_DESC));
+}
+
+static void run_device(struct virtio_device *device)
+{
+    device->state = VIRTIO_RUNNING;
+    if (device->ops->start)
+        device->ops->start(device);
 }
 
 static void start_device(struct virtio_device *device)
 {
-    for (unsigned q = 0; q < device->ops->queue_count; q++) {
-        struct virtio_queue_registers *regs = &device->regs.queues[q];
-        if (!atomic_load(&regs->ready))
-            continue;
-        uint32_t size = atomic_load(&regs->size);
-        int r =
-            virtqueue_start(&device->queues[q], device->mem, (uint16_t)MIN(size, UINT16_MAX),
-                            registers_gpa(regs->desc), registers_gpa(regs->avail), registers_gpa(regs->used),
-                            device->features & FEATURE(VIRTIO_RING_F_EVENT_IDX),
-                            device->features & FEATURE(VIRTIO_RING_F_INDIRECT_DESC));
-        if (r < 0) {
+    for (unsigned q = 0; q < device->queue_count; q++) {
+        struct virtio_queue *queue = &device->queues[q];
+        if (atomic_load(&queue->regs.ready) && start_queue(device, queue) < 0) {
             end_queues(device);
             virtio_fail_device(device);
             return;
         }
     }
-    device->state = VIRTIO_RUNNING;
-    if (device->ops->start)
-        device->ops->start(device);
+    if (device->held)
+        device->state = VIRTIO_QUIET; /* virtio_resume() goes on */
+    else
+        run_device(device);
 }
 
 /* A write to Status that is no reset: bits are set one after the other and never taken back. */
@@ -146,10 +169,17 @@ static void advance_status(struct virtio_device *device, uint32_t value)
         start_device(device);
 }
 
+static void clear_words(void *words, size_t bytes)
+{
+    for (size_t i = 0; i < bytes / sizeof(uint32_t); i++)
+        atomic_store((_Atomic uint32_t *)words + i, 0);
+}
+
 static void finish_reset(struct virtio_device *device)
 {
-    for (size_t i = 0; i < sizeof(device->regs) / sizeof(uint32_t); i++)
-        atomic_store((_Atomic uint32_t *)&device->regs + i, 0);
+    clear_words(&device->regs, sizeof(device->regs));
+    for (unsigned q = 0; q < device->queue_count; q++)
+        clear_words(&device->queues[q].regs, sizeof(device->queues[q].regs));
     device->features = 0;
     irq_ack(&device->irq, UINT32_MAX);
     atomic_store(&device->reg_page->status, 0);
@@ -170,46 +200,132 @@ void virtio_write_status(struct virtio_device *device, uint32_t value, struct bu
         return;
     }
     device->reset_waiter = waiter;
-    if (device->state == VIRTIO_RUNNING)
-        stop_device(device);
-    else if (device->state == VIRTIO_IDLE)
+    if (device->state == VIRTIO_IDLE)
         finish_reset(device);
+    else
+        forget_queues(device);
 }
 
-void virtio_stopped(struct virtio_device *device)
+/* --- quiet --- */
+
+/* Nothing is in flight: what was waiting for that. */
+static void settle(struct virtio_device *device)
 {
-    CHECK(device->state == VIRTIO_STOPPING);
-    device->state = VIRTIO_IDLE;
-    end_queues(device);
+    if (device->forget) {
+        end_queues(device);
+        device->state = VIRTIO_IDLE;
+    }
     if (device->reset_waiter)
         finish_reset(device);
+    if (device->quiet_done) {
+        virtio_done *done = ptr_steal(&device->quiet_done);
+        done(device->quiet_context);
+    }
+}
+
+void virtio_quiesced(struct virtio_device *device)
+{
+    CHECK(device->state == VIRTIO_QUIESCING);
+    device->state = VIRTIO_QUIET;
+    interrupt_for_pushed(&device->prepare);
     if (device->closing)
-        loop_stop(device->loop, 0);
+        end_device(device);
+    settle(device);
+}
+
+int virtio_quiesce(struct virtio_device *device, virtio_done *done, void *context)
+{
+    if (device->held || device->closing)
+        return fail(-EBUSY, "%s: held for something else already", device->label);
+    device->held = true;
+    device->quiet_done = done;
+    device->quiet_context = context;
+    if (device->state == VIRTIO_RUNNING)
+        quiesce_device(device);
+    else if (device->state == VIRTIO_IDLE)
+        settle(device);
+    return 0;
+}
+
+void virtio_resume(struct virtio_device *device)
+{
+    CHECK(device->held && !device->quiet_done);
+    device->held = false;
+    if (device->state != VIRTIO_QUIET)
+        return;
+    run_device(device);
+    for (unsigned q = 0; q < device->queue_count; q++)
+        if (device->queues[q].vq.ready)
+            virtio_kick_again(device, q);
 }
 
 /* --- notifications --- */
 
-void virtio_kicked(struct virtio_device *device, unsigned queue)
+void virtio_take_chains(struct virtio_device *device, unsigned q)
 {
-    if (device->state == VIRTIO_RUNNING && device->queues[queue].ready)
-        device->ops->kicked(device, queue);
-    else if (!(atomic_load(&device->reg_page->status) & VIRTIO_CONFIG_S_NEEDS_RESET))
-        virtio_warn_driver(device, "queue %u notified before it was set up", queue);
+    const struct virtio_ops *ops = device->ops;
+    struct virtqueue *vq = &device->queues[q].vq;
+    struct iovec iov[VIRTIO_IOV_MAX];
+    struct virtq_chain chain;
+    /* A driver on another CPU may add chains as fast as they are taken; others of the loop get their turn. */
+    unsigned budget = ops->batch ? ops->batch : 2 * VIRTQUEUE_SIZE_MAX;
+    do {
+        virtqueue_disable_kicks(vq);
+        int r = 1;
+        while (r == 1) {
+            if (budget-- == 0) {
+                virtio_kick_again(device, q);
+                return;
+            }
+            r = virtqueue_pop(vq, iov, ops->iov_max, &chain);
+            if (r != 1)
+                break;
+            int taken = ops->take(device, q, &chain);
+            if (device->state != VIRTIO_RUNNING)
+                return; /* failed or closed by what it took */
+            if (taken == -EAGAIN) {
+                virtqueue_unpop(vq, 1);
+                return; /* kicks stay off: the device asks for the next one */
+            }
+            if (taken < 0)
+                r = taken;
+        }
+        if (r < 0) {
+            virtio_fail_device(device);
+            return;
+        }
+    } while (virtqueue_enable_kicks(vq));
 }
 
-static void watch_kick(struct virtio_kick *kick)
+void virtio_kicked(struct virtio_device *device, unsigned q)
 {
-    loop_watch(kick->device->loop, &kick->op, kick->fd, POLLIN);
+    if (device->state == VIRTIO_RUNNING && device->queues[q].vq.ready) {
+        if (device->ops->kicked)
+            device->ops->kicked(device, q);
+        else
+            virtio_take_chains(device, q);
+        return;
+    }
+    /* A resume kicks all queues; and what a driver in need of a reset asks for is not logged once more. */
+    bool expected = device->state == VIRTIO_QUIESCING || device->state == VIRTIO_QUIET ||
+                    (atomic_load(&device->reg_page->status) & VIRTIO_CONFIG_S_NEEDS_RESET);
+    if (!expected)
+        virtio_warn_driver(device, "queue %u notified before it was set up", q);
+}
+
+static void watch_kick(struct virtio_queue *queue)
+{
+    loop_watch(queue->device->loop, &queue->kick_op, queue->kick_fd, POLLIN);
 }
 
 /* What the driver has written to registers before needs no bus_drain(): it is in them, or was waited for
  * (Status). */
 static void kick_seen(struct loop_op *op, int result, unsigned flags)
 {
-    struct virtio_kick *kick = container_of(op, struct virtio_kick, op);
-    struct virtio_device *device = kick->device;
+    struct virtio_queue *queue = container_of(op, struct virtio_queue, kick_op);
+    struct virtio_device *device = queue->device;
     if (device->closing) {
-        loop_stop(device->loop, 0);
+        destroy_if_ended(device);
         return;
     }
     CHECK(result >= 0);
@@ -217,34 +333,65 @@ static void kick_seen(struct loop_op *op, int result, unsigned flags)
      * that is started again would find the count and fire at once, so then it is read. */
     if (!(flags & LOOP_MORE)) {
         uint64_t count;
-        (void)!read(kick->fd, &count, sizeof(count));
-        watch_kick(kick);
+        (void)!read(queue->kick_fd, &count, sizeof(count));
+        watch_kick(queue);
     }
-    virtio_kicked(device, (unsigned)(kick - device->kicks));
+    virtio_kicked(device, (unsigned)(queue - device->queues));
 }
 
 int virtio_watch_kicks(struct virtio_device *device)
 {
-    for (unsigned q = 0; q < device->ops->queue_count; q++) {
-        struct virtio_kick *kick = &device->kicks[q];
-        kick->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        if (kick->fd < 0)
+    for (unsigned q = 0; q < device->queue_count; q++) {
+        struct virtio_queue *queue = &device->queues[q];
+        queue->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (queue->kick_fd < 0)
             return fail_errno(-errno, "%s: eventfd", device->label);
-        watch_kick(kick);
+        if (!device->ops->in_kernel)
+            watch_kick(queue);
     }
     return 0;
+}
+
+int virtio_kick_fd(const struct virtio_device *device, unsigned q)
+{
+    return device->queues[q].kick_fd;
+}
+
+int virtio_call_fd(const struct virtio_device *device)
+{
+    return irq_event_fd(&device->irq);
 }
 
 void virtio_kick_again(struct virtio_device *device, unsigned q)
 {
     static const uint64_t one = 1;
-    CHECK(write(device->kicks[q].fd, &one, sizeof(one)) == sizeof(one));
+    CHECK(write(device->queues[q].kick_fd, &one, sizeof(one)) == sizeof(one));
+}
+
+/* False once the queues are to be forgotten or are: also for a handler that has just closed its device. */
+static bool takes_results(const struct virtio_device *device, unsigned q)
+{
+    return !device->forget && device->queues[q].vq.ready;
+}
+
+void virtio_fill(struct virtio_device *device, unsigned q, uint16_t head, uint32_t written)
+{
+    if (takes_results(device, q))
+        virtqueue_fill(&device->queues[q].vq, head, written);
+}
+
+void virtio_publish(struct virtio_device *device, unsigned q)
+{
+    if (!takes_results(device, q))
+        return;
+    virtqueue_publish(&device->queues[q].vq);
+    device->pushed |= 1u << q;
 }
 
 void virtio_push(struct virtio_device *device, unsigned q, uint16_t head, uint32_t written)
 {
-    virtqueue_push(&device->queues[q], head, written);
-    device->pushed |= 1u << q;
+    virtio_fill(device, q, head, written);
+    virtio_publish(device, q);
 }
 
 /* Once per turn of the loop: one interrupt for all that the turn completed. */
@@ -254,79 +401,121 @@ static void interrupt_for_pushed(struct loop_prepare *prepare)
     uint32_t pushed = device->pushed;
     device->pushed = 0;
     for (unsigned q = 0; pushed; q++, pushed >>= 1)
-        if ((pushed & 1) && virtqueue_wants_interrupt(&device->queues[q]))
+        if ((pushed & 1) && virtqueue_wants_interrupt(&device->queues[q].vq))
             interrupt_driver(device, VIRTIO_MMIO_INT_VRING);
+}
+
+/* --- configuration space --- */
+
+void virtio_set_config(struct virtio_device *device, const void *config, size_t size)
+{
+    uint32_t words[VIRTIO_CONFIG_MAX / 4] = {0};
+    CHECK(size <= sizeof(words) && !device->bus);
+    memcpy(words, config, size);
+    device->config_size = (uint32_t)size;
+    for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+        atomic_store(&device->reg_page->config[i], words[i]);
+}
+
+void virtio_set_config_word(struct virtio_device *device, uint32_t offset, uint32_t value)
+{
+    struct virtio_reg_page *page = device->reg_page;
+    CHECK(offset % 4 == 0 && offset < device->config_size);
+    atomic_fetch_add(&page->config_generation, 1);
+    atomic_store(&page->config[offset / 4], value);
+    atomic_fetch_add(&page->config_generation, 1);
+    if (atomic_load(&page->status) & VIRTIO_CONFIG_S_DRIVER_OK)
+        interrupt_driver(device, VIRTIO_MMIO_INT_CONFIG);
 }
 
 /* --- life --- */
 
-void virtio_init(struct virtio_device *device, const struct virtio_ops *ops, struct loop *loop,
-                 const char *label, uint64_t features)
+static void end_timer_due(struct loop_op *op, int result, unsigned flags);
+
+int virtio_init(struct virtio_device *device, const struct virtio_ops *ops, struct loop *loop,
+                const char *label, uint64_t features)
 {
-    CHECK(ops->queue_count <= VIRTIO_QUEUES_MAX);
-    *device = (struct virtio_device){.ops = ops, .loop = loop, .offered = features | FEATURES_OF_ALL};
+    CHECK(ops->queue_count <= VIRTIO_QUEUES_MAX && ops->iov_max <= VIRTIO_IOV_MAX);
+    struct virtio_queue *queues = calloc(ops->queue_count, sizeof(*queues));
+    if (!queues)
+        return fail(-ENOMEM, "%s: no memory for its queues", label);
+    *device = (struct virtio_device){
+        .ops = ops,
+        .loop = loop,
+        .offered = features | FEATURES_OF_ALL,
+        .queue_count = ops->queue_count,
+        .queues = queues,
+        .prepare.run = interrupt_for_pushed,
+        .end.op.done = end_timer_due,
+    };
     device->reg_page = &device->reg_shadow;
     device->irq.pending = &device->reg_page->interrupt_status;
     /* No shared memory region has any id: all of them are of length -1 (4.2.2.1). */
     for (unsigned i = 0; i < ARRAY_SIZE(device->reg_page->shm); i++)
         atomic_store(&device->reg_page->shm[i], UINT32_MAX);
     snprintf(device->label, sizeof(device->label), "%s", label);
-    device->prepare.run = interrupt_for_pushed;
-    for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++)
-        device->kicks[q] = (struct virtio_kick){.device = device, .fd = -1, .op.done = kick_seen};
+    for (unsigned q = 0; q < ops->queue_count; q++)
+        queues[q] = (struct virtio_queue){.device = device, .kick_fd = -1, .kick_op.done = kick_seen};
     loop_prepare_add(loop, &device->prepare);
+    return 0;
 }
 
-void virtio_set_config(struct virtio_device *device, const void *config, size_t size)
+void virtio_write_back(struct virtio_device *device)
 {
-    uint32_t words[VIRTIO_CONFIG_MAX / 4] = {0};
-    struct virtio_reg_page *reg_page = device->reg_page;
-    CHECK(size <= sizeof(words));
-    CHECK(reg_page == &device->reg_shadow || device->state != VIRTIO_RUNNING);
-    memcpy(words, config, size);
-    device->config_size = (uint32_t)size;
-    atomic_fetch_add(&reg_page->config_generation, 1);
-    for (size_t i = 0; i < ARRAY_SIZE(words); i++)
-        atomic_store(&reg_page->config[i], words[i]);
-    atomic_fetch_add(&reg_page->config_generation, 1);
-    if (device->state == VIRTIO_RUNNING)
-        interrupt_driver(device, VIRTIO_MMIO_INT_CONFIG);
-}
-
-static bool kicks_in_flight(const struct virtio_device *device)
-{
-    for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++)
-        if (device->kicks[q].op.in_flight)
-            return true;
-    return false;
-}
-
-void virtio_finish(struct virtio_device *device)
-{
-    device->closing = true;
-    if (device->state == VIRTIO_RUNNING)
-        stop_device(device);
-    /* With a broken ring, what ended before is kept all the same. */
-    while (device->state == VIRTIO_STOPPING && loop_run(device->loop) >= 0)
-        ;
     if (device->ops->write_back)
         device->ops->write_back(device);
 }
 
-void virtio_close(struct virtio_device *device)
+/* The second half of a close, when the device is quiet. The timer's completion comes in a later turn, so that
+ * no handler of the device finds it gone when it returns. */
+static void end_device(struct virtio_device *device)
 {
-    if (!device)
+    for (unsigned q = 0; q < device->queue_count; q++)
+        loop_cancel(device->loop, &device->queues[q].kick_op);
+    loop_timer_start(device->loop, &device->end, 0);
+}
+
+/* Called by each completion of a closing device. */
+static void destroy_if_ended(struct virtio_device *device)
+{
+    if (device->state != VIRTIO_IDLE || device->end.op.in_flight)
         return;
-    device->closing = true;
-    if (device->state == VIRTIO_RUNNING)
-        stop_device(device);
-    for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++)
-        loop_cancel(device->loop, &device->kicks[q].op);
-    while (device->state == VIRTIO_STOPPING || kicks_in_flight(device))
-        if (loop_run(device->loop) < 0)
-            return; /* the ring is broken, and the kernel may still write into what would be freed */
-    for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++)
-        cleanup_fd(&device->kicks[q].fd);
+    for (unsigned q = 0; q < device->queue_count; q++)
+        if (device->queues[q].kick_op.in_flight)
+            return;
+    for (unsigned q = 0; q < device->queue_count; q++)
+        cleanup_fd(&device->queues[q].kick_fd);
     loop_prepare_remove(device->loop, &device->prepare);
+    free(device->queues);
+    virtio_done *done = device->close_done;
+    void *context = device->close_context;
     device->ops->destroy(device);
+    if (done)
+        done(context);
+}
+
+static void end_timer_due(struct loop_op *op, int result, unsigned flags)
+{
+    (void)result, (void)flags;
+    destroy_if_ended(container_of(op, struct virtio_device, end.op));
+}
+
+void virtio_close(struct virtio_device *device, virtio_done *done, void *context)
+{
+    if (!device) {
+        if (done)
+            done(context);
+        return;
+    }
+    CHECK(!device->closing);
+    device->closing = true;
+    device->close_done = done;
+    device->close_context = context;
+    device->forget = device->state != VIRTIO_IDLE;
+    if (device->state == VIRTIO_RUNNING) {
+        quiesce_device(device);
+    } else if (device->state != VIRTIO_QUIESCING) {
+        end_device(device);
+        settle(device);
+    }
 }

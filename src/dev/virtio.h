@@ -1,21 +1,29 @@
 /*
  * virtio-mmio version 2 (virtio 1.2, 4.2): registers, the status state machine, queue set-up, notifications.
- * A device kind is a struct virtio_ops in its own file; this core never names one.
+ * Each device is a struct virtio_ops in its own file. This core never names one.
  *
  *   vCPU threads                                       loop thread
- *   every register but Status is a word of struct      Status writes, for which the vCPU waits: features are
- *   virtio_registers, read and written in place        checked, queues started, the device reset
- *   InterruptACK takes bits of InterruptStatus back    kicks (eventfds that KVM signals), the kind's work
+ *   Every register but Status is a word of ours,       Status writes, for which the vCPU waits: the core
+ *   written and read in place.                         checks features, starts queues, resets the device.
+ *   InterruptACK clears bits of InterruptStatus.       Kicks (eventfds that KVM signals) and the device's work.
  *
- * What a driver writes while it sets the device up is looked at only when it writes Status, and it may write
- * those words only in the states that the specification names for each. So a probe of sixty accesses comes to
- * the loop five times.
+ * The core looks at the set-up registers only when the driver writes Status. The driver may write them only in
+ * the states that the specification names. So a probe of sixty accesses comes to the loop five times.
  *
  * An interrupt costs the guest no exit to this process. InterruptStatus lies in a page of ours that the guest
- * reads as memory (struct virtio_reg_page), and KVM keeps its InterruptACKs until the loop is about to raise the
- * line again (bus_drain_coalesced), which is the next time that anybody asks. The guest's view in between: a
- * bit that it has acknowledged may still read as 1, and an interrupt that it takes never shows one that is
- * stale.
+ * reads as memory (struct virtio_reg_page). KVM keeps its InterruptACKs until the loop is about to raise the
+ * line again (bus_drain_coalesced). Between those points an acknowledged bit may still read as 1. A guest that
+ * handles an interrupt never sees a stale bit.
+ *
+ * The states of a device, and what moves it (loop thread):
+ *
+ *              DRIVER_OK                 reset, fault, virtio_quiesce(), virtio_close()
+ *     IDLE ───────────────► RUNNING ─────────────────────────────────────────────────► QUIESCING
+ *      ▲                       ▲                                                           │ virtio_quiesced()
+ *      │ reset, fault, close   │ virtio_resume()                                           ▼
+ *      └───────────────────────┴──────────────────────────────────────────────────────── QUIET
+ *
+ * QUIET keeps the queues where they are: a device can be saved, its disk replaced, and it goes on afterwards.
  */
 #pragma once
 
@@ -24,31 +32,54 @@
 #include "dev/virtqueue.h"
 #include "vcpu/vcpu.h"
 
-#define VIRTIO_QUEUES_MAX 4u
+#define VIRTIO_QUEUES_MAX 16u  /* virtio-net has the most: two a queue pair, and one for control */
 #define VIRTIO_CONFIG_MAX 128u /* bytes of configuration space; virtio-blk's is the longest */
+#define VIRTIO_IOV_MAX    128u /* parts of one chain: a disk request of half a MiB in 4 KiB pages */
+
+#define FEATURE(bit) (UINT64_C(1) << (bit))
 
 struct virtio_device;
 struct disk;
 
-/* A kind of device. All functions run on the loop thread. */
+/* What a device is. All functions run on the loop thread. */
 struct virtio_ops {
     const char *name;   /* for messages and the log: "virtio-blk" */
     uint32_t device_id; /* virtio 1.2, 5 */
     unsigned queue_count;
-    /* The driver has set DRIVER_OK: queues are ready, `device->features` are negotiated. Optional. */
+    unsigned iov_max; /* parts that a chain may have, at most VIRTIO_IOV_MAX; more is a fault of the driver */
+    unsigned batch;   /* chains of a queue in one turn of the loop; 0: two full queues */
+
+    /* The kernel serves the queues (vhost): the loop does not watch the kicks, the interrupt line belongs to
+     * this device alone (virtio_call_fd), and InterruptStatus always shows a used buffer. */
+    bool in_kernel;
+
+    /* The device goes to work: after DRIVER_OK, and again after each virtio_resume(). The queues are ready and
+     * `device->features` are negotiated. Kicks of all ready queues follow a resume. Optional. */
     void (*start)(struct virtio_device *device);
-    /* The driver (or DEVICE_NEEDS_RESET) stops the device: no chain is popped or pushed after this. The kind
-     * ends what is in flight, or waits for its end, and calls virtio_stopped() when nothing of it can touch
-     * guest memory any more, at once or later. Required. */
-    void (*stop)(struct virtio_device *device);
-    /* The driver kicked `queue`, which is ready: pop until empty. Required. */
-    void (*kicked)(struct virtio_device *device, unsigned queue);
-    /* Driver writes to configuration space, inside its size. Optional: NULL and they are ignored. */
+
+    /* Takes a chain that the driver offered in queue `q`. 0: the device has it, and gives it back by
+     * virtio_push() now or later. -EPROTO with a message: the driver broke the protocol. -EAGAIN: not now; the
+     * chain stays in the queue, and the device calls virtio_kick_again() when it can take it. `chain` and its
+     * parts are the core's and may be changed, but not kept. Required, unless `kicked` does without. */
+    int (*take)(struct virtio_device *device, unsigned q, struct virtq_chain *chain);
+
+    /* The driver kicked queue `q`, which is ready. Optional: without it the core calls virtio_take_chains().
+     * For queues whose chains wait for something to put into them (received packets). */
+    void (*kicked)(struct virtio_device *device, unsigned q);
+
+    /* Stop working, and touch no guest memory any more: let what is in flight end, or cancel it. Results are
+     * pushed as usual. A chain that cannot end is given back by virtqueue_unpop(). Then call virtio_quiesced(),
+     * at once or later. No chain is taken after this until the next start(). Required. */
+    void (*quiesce)(struct virtio_device *device);
+
+    /* The driver writes to configuration space, inside its size. Optional: NULL and it is ignored. */
     void (*config_write)(struct virtio_device *device, uint64_t offset, unsigned length, uint64_t value);
-    /* A clean end of the machine: the device is stopped, and what its driver was told is done must outlast the
-     * process. May wait for a disk. Optional: NULL where nothing of it is in our memory. */
+
+    /* A clean end of the machine: what the driver was told is done must outlast the process. The device is
+     * quiet. May wait for a disk. Optional: NULL where nothing of it is in our memory. */
     void (*write_back)(struct virtio_device *device);
-    /* The machine ends: give everything back, free the device. Nothing is in flight. Required. */
+
+    /* Free the device and what it owns. Nothing is in flight. Required. */
     void (*destroy)(struct virtio_device *device);
 };
 
@@ -58,13 +89,11 @@ struct virtio_queue_registers {
     _Atomic uint32_t desc[2], avail[2], used[2]; /* guest addresses, low and high half */
 };
 
-/* The driver's words, and nothing but words: written and read on vCPU threads, read on the loop thread when
- * Status is written. */
+/* The driver's other words: written and read on vCPU threads, read on the loop thread when Status is written. */
 struct virtio_registers {
     _Atomic uint32_t device_features_select, driver_features_select, queue_select;
-    _Atomic uint32_t
-        driver_features[3]; /* by select; the last is of all selects beyond 1, where nothing is offered */
-    struct virtio_queue_registers queues[VIRTIO_QUEUES_MAX];
+    /* By select. The last is of all selects beyond 1, where nothing is offered. */
+    _Atomic uint32_t driver_features[3];
 };
 
 /*
@@ -83,25 +112,33 @@ struct virtio_reg_page {
 };
 
 enum virtio_state {
-    VIRTIO_IDLE,     /* no queue in use: before DRIVER_OK, and after a stop */
-    VIRTIO_RUNNING,  /* DRIVER_OK */
-    VIRTIO_STOPPING, /* ops->stop() was called, virtio_stopped() was not */
+    VIRTIO_IDLE,      /* no queue in use: before DRIVER_OK, and after a reset or a fault */
+    VIRTIO_RUNNING,   /* the device works on its queues */
+    VIRTIO_QUIESCING, /* ops->quiesce() was called, virtio_quiesced() was not */
+    VIRTIO_QUIET,     /* nothing is in flight; the queues stay where they are */
 };
 
-struct virtio_kick {
+struct virtio_queue {
     struct virtio_device *device;
-    int fd; /* eventfd that KVM signals for this queue */
-    struct loop_op op;
+    struct virtio_queue_registers regs; /* any thread */
+    struct virtqueue vq;                /* loop thread */
+    int kick_fd;                        /* eventfd that KVM signals for this queue */
+    struct loop_op kick_op;
 };
 
-/* Embedded in each kind's own structure. */
+/* Called on the loop thread when something asked of a device is done. */
+typedef void virtio_done(void *context);
+
+/* Embedded in each device's own structure. */
 struct virtio_device {
     const struct virtio_ops *ops;
     struct loop *loop;
     const struct guest_mem *mem;
     struct bus *bus;
-    char label[24];   /* "disk 0", for messages */
-    uint64_t offered; /* features; fixed once attached */
+    char label[24];              /* "disk 0", for messages */
+    uint64_t offered;            /* features; fixed once attached */
+    unsigned queue_count;        /* ops->queue_count; a device may lower it before it is attached */
+    struct virtio_queue *queues; /* ops->queue_count of them */
 
     /* Any thread. */
     struct virtio_registers regs;
@@ -113,58 +150,96 @@ struct virtio_device {
 
     /* Loop thread. */
     enum virtio_state state;
+    bool forget;       /* when QUIET, the queues end: a reset, a fault or a close wants it */
+    bool held;         /* between virtio_quiesce() and virtio_resume() */
+    bool closing;      /* virtio_close() was called */
     uint64_t features; /* negotiated */
     uint32_t config_size;
-    struct virtqueue queues[VIRTIO_QUEUES_MAX];
-    struct virtio_kick kicks[VIRTIO_QUEUES_MAX];
-    uint32_t pushed; /* queues, as bits, that virtio_push() filled in this turn of the loop */
+    uint32_t pushed; /* queues, as bits, that got used entries in this turn of the loop */
     struct loop_prepare prepare;
     struct bus_waiter *reset_waiter;
-    bool closing;
+    virtio_done *quiet_done, *close_done;
+    void *quiet_context, *close_context;
+    struct loop_timer end; /* of a closing device: it is destroyed in a turn of its own */
 };
 
-/* For kinds, when they make a device: `features` beyond VERSION_1, EVENT_IDX and INDIRECT_DESC, which are
- * offered for all. The label is shortened if it is too long. */
-void virtio_init(struct virtio_device *device, const struct virtio_ops *ops, struct loop *loop,
-                 const char *label, uint64_t features);
+/* ---- Making a device ---- */
 
-/* Sets the device configuration space (`size` <= VIRTIO_CONFIG_MAX; bytes beyond it read as zeros). A driver
- * that is running sees the generation change and is interrupted; only where it reads by exits, since a page
- * that it reads as memory changes under it by halves. Loop thread, or before the vCPUs run. */
+/* For devices, when they are made. `features` come on top of VERSION_1, EVENT_IDX and INDIRECT_DESC, which all
+ * devices offer. The label is shortened if it is too long. -ENOMEM with a message. */
+int virtio_init(struct virtio_device *device, const struct virtio_ops *ops, struct loop *loop,
+                const char *label, uint64_t features);
+
+/* Sets the whole configuration space (`size` <= VIRTIO_CONFIG_MAX; bytes beyond it read as zeros). Before
+ * virtio_attach(). */
 void virtio_set_config(struct virtio_device *device, const void *config, size_t size);
 
-/* Puts `device` on the bus at `slot` (dev/layout.h) with its interrupt line and kick eventfds. Before the
- * vCPUs run. Negative errno with words from eventfd, KVM or the bus; the device still ends with
+/* Puts `device` on the bus at `slot` (layout.h) with its interrupt line and kick eventfds. Before the vCPUs
+ * run. Negative errno with a message from eventfd, KVM, the bus or the line; the device still ends with
  * virtio_close(). */
 int virtio_attach(struct virtio_device *device, unsigned slot, struct bus *bus, struct vm *vm,
                   struct irq_lines *lines);
 
+/* ---- For devices at work; loop thread ---- */
+
+/* Calls ops->take() for what the driver has made available in queue `q`, one batch at most. */
+void virtio_take_chains(struct virtio_device *device, unsigned q);
+
 /* Gives chain `head` of queue `q` back with `written` bytes in it. The driver is interrupted once for all
- * that a turn of the loop pushed, if it wants to be. */
+ * that a turn of the loop pushed, if it wants to be. Without effect once the queues are to be forgotten. */
 void virtio_push(struct virtio_device *device, unsigned q, uint16_t head, uint32_t written);
 
-/* The driver broke the protocol (message: fail_text()): counted, logged, DEVICE_NEEDS_RESET, interrupt,
- * stop. */
+/* virtio_push() in two halves: the driver sees all chains that were filled when they are published. */
+void virtio_fill(struct virtio_device *device, unsigned q, uint16_t head, uint32_t written);
+void virtio_publish(struct virtio_device *device, unsigned q);
+
+/* The driver broke the protocol (message: fail_text()): counted, logged, DEVICE_NEEDS_RESET, interrupt. The
+ * device is quiesced and its queues are forgotten. */
 void virtio_fail_device(struct virtio_device *device);
 
-/* Has ops->kicked() called for queue `q` again, in a later turn of the loop: a batch was cut short. */
+/* Has queue `q` kicked again in a later turn of the loop. */
 void virtio_kick_again(struct virtio_device *device, unsigned q);
 
-/* Ends a stop(): nothing of the device is in flight. */
-void virtio_stopped(struct virtio_device *device);
+/* Ends a quiesce(): nothing of the device can touch guest memory any more. */
+void virtio_quiesced(struct virtio_device *device);
 
-/* Loop thread, at a clean end of the machine, when loop_run() has returned; the vCPUs may still run. Stops the
- * device, runs the loop until nothing of it is in flight, and has what its driver wrote kept (write_back). The
- * device does nothing any more; it is not freed. */
-void virtio_finish(struct virtio_device *device);
+/* Changes the aligned 32-bit word at `offset` of configuration space while the guest may run: the generation
+ * changes and the driver is interrupted. A reader never sees half a word. For a wider field that grows set
+ * the low word first: the driver reads again after the interrupt. */
+void virtio_set_config_word(struct virtio_device *device, uint32_t offset, uint32_t value);
 
-/* Loop thread, at the end: when loop_run() has returned and the vCPUs have stopped. Stops the device, runs
- * the loop until nothing of it is in flight, and destroys it. The loop is not run again with prepares of a
- * device that is gone: after the last device's virtio_close() comes loop_free(). NULL is nothing. */
-void virtio_close(struct virtio_device *device);
+/* The eventfd by which the kernel interrupts for a device that is `in_kernel`, and the one by which the guest
+ * kicks queue `q`. Lent; after virtio_attach(). */
+int virtio_call_fd(const struct virtio_device *device);
+int virtio_kick_fd(const struct virtio_device *device, unsigned q);
 
-/* The kinds. Each returns a device not yet attached; message on failure. virtio_blk_new() takes the disk over
- * when it succeeds. `label` names it: "disk 0". */
+/* ---- For who owns the machine; loop thread ---- */
+
+/*
+ * Makes the device quiet: done(context) is called, now or later, when nothing of it is in flight. All that it
+ * finished is in the rings by then and the driver's interrupt is raised. Queues and features are kept. The
+ * driver may still write Status meanwhile: a reset takes effect, and DRIVER_OK waits for the resume. Also for
+ * a device that no driver has started. -EBUSY with a message if it is held already.
+ */
+int virtio_quiesce(struct virtio_device *device, virtio_done *done, void *context);
+
+/* The device goes on; only after done(). Kicks that came meanwhile are not lost. */
+void virtio_resume(struct virtio_device *device);
+
+/* At a clean end of the machine, for a quiet device: what its driver wrote is kept. May wait for a disk. */
+void virtio_write_back(struct virtio_device *device);
+
+/*
+ * Ends the device: it is quiesced, freed, and then done(context) is called (NULL: nobody is told). Never before
+ * this function returns, so it may be called from inside any handler of the device. The guest must not access
+ * an attached device any more: its vCPUs are parked or have ended. NULL is nothing: done() is called at once.
+ */
+void virtio_close(struct virtio_device *device, virtio_done *done, void *context);
+
+/* ---- The devices ---- */
+
+/* Each returns a device not yet attached; message on failure. virtio_blk_new() takes the disk over when it
+ * succeeds. `label` names it: "disk 0". */
 int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label,
                    struct virtio_device **ret_device);
 int virtio_rng_new(struct loop *loop, struct virtio_device **ret_device);

@@ -11,8 +11,6 @@
 #include <linux/virtio_ids.h>
 #include <string.h>
 
-#define FEATURE(bit) (UINT64_C(1) << (bit))
-
 /* Buffers of a request's data that a driver may send: half a MiB of 4 KiB pages, nearly. With header and
  * status a request is then 128 descriptors. */
 #define BLK_SEG_MAX 126u
@@ -22,8 +20,8 @@
 #define BLK_RANGES_MAX        16u
 #define BLK_RANGE_SECTORS_MAX (UINT32_C(1) << 22)
 
-/* What the walker lets be in flight, and one to take the next chain into. */
-#define BLK_REQUESTS_MAX (VIRTQUEUE_SIZE_MAX + 1)
+/* The walker lets no more be in flight. */
+#define BLK_REQUESTS_MAX VIRTQUEUE_SIZE_MAX
 
 struct blk_request {
     struct disk_io io;
@@ -80,17 +78,11 @@ static void request_free(struct blk_request *request)
 
 /* --- the end of a request --- */
 
-/* Gives the request back with `status` (VIRTIO_BLK_S_...), unless the device is being stopped. */
+/* Gives the request back with `status` (VIRTIO_BLK_S_...). */
 static void finish(struct blk_request *request, uint8_t status)
 {
     struct virtio_blk *blk = request->blk;
     struct virtio_device *device = &blk->device;
-    if (device->state == VIRTIO_STOPPING) {
-        request_free(request);
-        if (blk->in_flight == 0)
-            virtio_stopped(device);
-        return;
-    }
     /* What is reported as written begins at the first writable byte and has no gaps (2.7.8.2): the status
      * byte counts when all before it is filled. */
     uint32_t written = status == VIRTIO_BLK_S_OK ? request->filled : 0;
@@ -99,6 +91,8 @@ static void finish(struct blk_request *request, uint8_t status)
     *request->status = status;
     virtio_push(device, 0, request->head, written);
     request_free(request);
+    if (device->state == VIRTIO_QUIESCING && blk->in_flight == 0)
+        virtio_quiesced(device);
 }
 
 static uint8_t status_of(const struct blk_request *request, int result)
@@ -233,8 +227,7 @@ static void start_range(struct blk_request *request)
 static void range_done(struct disk_io *io, int result)
 {
     struct blk_request *request = container_of(io, struct blk_request, io);
-    bool stopping = request->blk->device.state == VIRTIO_STOPPING;
-    if (result < 0 || stopping || ++request->range == request->range_count)
+    if (result < 0 || request->blk->device.forget || ++request->range == request->range_count)
         io_done(io, result);
     else
         start_range(request);
@@ -283,15 +276,18 @@ static void start_ranges(struct blk_request *request, struct iovec *iov, unsigne
 
 /* Nothing is assumed of how header, data and status lie in the chain's buffers (2.7.4.3): the header is its
  * first 16 readable bytes, the status its last writable one, and data is what remains. */
-static int start_request(struct blk_request *request, const struct virtq_chain *chain)
+static int blk_take(struct virtio_device *device, unsigned q, struct virtq_chain *chain)
 {
+    (void)q;
     struct virtio_blk_outhdr header;
-    struct iovec *readable = chain->iov, *writable = chain->iov + chain->readable;
     unsigned readable_count = chain->readable, writable_count = chain->writable;
     if (chain->readable_bytes < sizeof(header) || writable_count == 0)
         return fail(-EPROTO,
                     "a request with %llu readable and %llu writable bytes: no room for header or status",
                     (unsigned long long)chain->readable_bytes, (unsigned long long)chain->writable_bytes);
+    struct blk_request *request = request_new(blk_of(device));
+    struct iovec *readable = request->iov, *writable = request->iov + readable_count;
+    memcpy(request->iov, chain->iov, (readable_count + writable_count) * sizeof(*request->iov));
     take_front(&readable, &readable_count, &header, sizeof(header));
     uint64_t readable_bytes = chain->readable_bytes - sizeof(header);
 
@@ -324,52 +320,11 @@ static int start_request(struct blk_request *request, const struct virtq_chain *
     return 0;
 }
 
-/* Takes one request: 1, 0 if there is none, -EPROTO with a message. */
-static int take_request(struct virtio_blk *blk)
-{
-    struct blk_request *request = request_new(blk);
-    struct virtq_chain chain;
-    int r = virtqueue_pop(&blk->device.queues[0], request->iov, BLK_IOV_MAX, &chain);
-    if (r == 1) {
-        int error = start_request(request, &chain);
-        if (error == 0)
-            return 1;
-        r = error;
-    }
-    request_free(request);
-    return r;
-}
-
-static void blk_kicked(struct virtio_device *device, unsigned queue)
-{
-    struct virtio_blk *blk = blk_of(device);
-    struct virtqueue *vq = &device->queues[queue];
-    /* A driver on another CPU may add requests as fast as they are refused; others of the loop get their
-     * turn. */
-    unsigned budget = 2 * VIRTQUEUE_SIZE_MAX;
-    do {
-        virtqueue_disable_kicks(vq);
-        int r = 1;
-        while (r == 1 && budget) {
-            budget--;
-            r = take_request(blk);
-        }
-        if (r < 0) {
-            virtio_fail_device(device);
-            return;
-        }
-        if (!budget) {
-            virtio_kick_again(device, queue);
-            return;
-        }
-    } while (virtqueue_enable_kicks(vq));
-}
-
 /* What is in flight ends by itself: a disk's operations cannot be taken back half done. */
-static void blk_stop(struct virtio_device *device)
+static void blk_quiesce(struct virtio_device *device)
 {
     if (blk_of(device)->in_flight == 0)
-        virtio_stopped(device);
+        virtio_quiesced(device);
 }
 
 static void blk_write_back(struct virtio_device *device)
@@ -406,17 +361,20 @@ int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label, stru
         .name = "virtio-blk",
         .device_id = VIRTIO_ID_BLOCK,
         .queue_count = 1,
-        .stop = blk_stop,
-        .kicked = blk_kicked,
+        .iov_max = BLK_IOV_MAX,
+        .take = blk_take,
+        .quiesce = blk_quiesce,
         .write_back = blk_write_back,
         .destroy = blk_destroy,
     };
     struct virtio_blk *blk = calloc(1, sizeof(*blk));
     struct blk_request *requests = calloc(BLK_REQUESTS_MAX, sizeof(*requests));
-    if (!blk || !requests) {
+    int r = blk && requests ? virtio_init(&blk->device, &ops, loop, label, blk_features(disk))
+                            : fail(-ENOMEM, "%s: no memory for its requests", label);
+    if (r < 0) {
         free(blk);
         free(requests);
-        return fail(-ENOMEM, "%s: no memory for its requests", label);
+        return r;
     }
     blk->disk = disk;
     blk->requests = requests;
@@ -432,7 +390,6 @@ int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label, stru
         .max_write_zeroes_seg = BLK_RANGES_MAX,
         .write_zeroes_may_unmap = 1,
     };
-    virtio_init(&blk->device, &ops, loop, label, blk_features(disk));
     virtio_set_config(&blk->device, &config, sizeof(config));
     *ret_device = &blk->device;
     return 0;

@@ -11,8 +11,8 @@ void virtio_warn_driver(struct virtio_device *device, const char *format, ...)
 /* A write to Status. `waiter` is answered when it has had its effect. */
 void virtio_write_status(struct virtio_device *device, uint32_t value, struct bus_waiter *waiter);
 
-/* A kick of `queue`, however it came. */
-void virtio_kicked(struct virtio_device *device, unsigned queue);
+/* A kick of queue `q`, however it came. */
+void virtio_kicked(struct virtio_device *device, unsigned q);
 
-/* Makes the kicks' eventfds and watches them. */
+/* Makes the kicks' eventfds, and watches them unless the kernel serves the queues. */
 int virtio_watch_kicks(struct virtio_device *device);

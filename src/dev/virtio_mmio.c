@@ -23,7 +23,7 @@ _Static_assert(sizeof(struct virtio_reg_page) <= LAYOUT_VIRTIO_SIZE - LAYOUT_VIR
 static struct virtio_queue_registers *selected_queue(struct virtio_device *device)
 {
     uint32_t queue = atomic_load(&device->regs.queue_select);
-    return queue < device->ops->queue_count ? &device->regs.queues[queue] : NULL;
+    return queue < device->queue_count ? &device->queues[queue].regs : NULL;
 }
 
 /* --- reading --- */
@@ -148,7 +148,7 @@ static bool write_register(struct virtio_device *device, uint64_t offset, uint32
     case VIRTIO_MMIO_STATUS: return false;
     case VIRTIO_MMIO_QUEUE_NOTIFY:
         /* KVM turns those that fit into kicks; these are of the wrong width or value. */
-        if (value < device->ops->queue_count)
+        if (value < device->queue_count)
             return false;
         virtio_warn_driver(device, "queue %u notified, which there is not", value);
         break;
@@ -235,13 +235,16 @@ int virtio_attach(struct virtio_device *device, unsigned slot, struct bus *bus, 
     device->mem = vm->mem;
     device->bus = bus;
     show_registers(device, slot, vm);
-    irq_connect(lines, layout_virtio_gsi(slot), &device->irq);
-    int r = bus_add(bus, VCPU_MMIO, base.value, LAYOUT_VIRTIO_SIZE, &ops, device);
+    device->irq.always = device->ops->in_kernel ? VIRTIO_MMIO_INT_VRING : 0;
+    int r = device->ops->in_kernel ? irq_connect_exclusive(lines, layout_virtio_gsi(slot), &device->irq)
+                                   : irq_connect(lines, layout_virtio_gsi(slot), &device->irq);
+    if (r == 0)
+        r = bus_add(bus, VCPU_MMIO, base.value, LAYOUT_VIRTIO_SIZE, &ops, device);
     if (r == 0)
         r = bus_coalesce_mmio(bus, vm, gpa(base.value + VIRTIO_MMIO_INTERRUPT_ACK));
     if (r == 0)
         r = virtio_watch_kicks(device);
-    for (unsigned q = 0; r == 0 && q < device->ops->queue_count; q++)
-        r = vm_add_ioeventfd(vm, gpa(base.value + VIRTIO_MMIO_QUEUE_NOTIFY), q, device->kicks[q].fd);
+    for (unsigned q = 0; r == 0 && q < device->queue_count; q++)
+        r = vm_add_ioeventfd(vm, gpa(base.value + VIRTIO_MMIO_QUEUE_NOTIFY), q, device->queues[q].kick_fd);
     return r;
 }

@@ -4,8 +4,8 @@
 #include <linux/virtio_ids.h>
 #include <sys/random.h>
 
-/* Bytes for one request, and buffers of one: Linux asks for 64 in one buffer. What is over is not filled,
- * which the driver is told. */
+/* Bytes for one request, and buffers of one. Linux asks for 64 bytes in one buffer. The driver is told how many
+ * bytes were filled. */
 #define RNG_BYTES_MAX 65536u
 #define RNG_IOV_MAX   16u
 
@@ -18,8 +18,8 @@ static uint32_t fill(const struct virtq_chain *chain)
     uint32_t written = 0;
     for (unsigned i = chain->readable; i < chain->readable + chain->writable; i++) {
         size_t part = MIN(chain->iov[i].iov_len, RNG_BYTES_MAX - written);
-        /* The kernel's generator is ready long before any VM, so this neither waits nor fails; if it ever
-         * did, the guest gets the less. More than 256 bytes may come up short when a signal arrives. */
+        /* The kernel's generator is ready long before any VM, so this neither waits nor fails. A signal may cut
+         * a request of more than 256 bytes short. */
         ssize_t got = getrandom(chain->iov[i].iov_base, part, GRND_NONBLOCK);
         if (got > 0)
             written += (uint32_t)got;
@@ -29,33 +29,15 @@ static uint32_t fill(const struct virtq_chain *chain)
     return written;
 }
 
-static void rng_kicked(struct virtio_device *device, unsigned queue)
+static int rng_take(struct virtio_device *device, unsigned q, struct virtq_chain *chain)
 {
-    struct virtqueue *vq = &device->queues[queue];
-    unsigned budget = RNG_BATCH;
-    do {
-        struct iovec iov[RNG_IOV_MAX];
-        struct virtq_chain chain;
-        int r;
-        virtqueue_disable_kicks(vq);
-        while (budget && (r = virtqueue_pop(vq, iov, RNG_IOV_MAX, &chain)) == 1) {
-            virtio_push(device, queue, chain.head, fill(&chain));
-            budget--;
-        }
-        if (!budget) {
-            virtio_kick_again(device, queue);
-            return;
-        }
-        if (r < 0) {
-            virtio_fail_device(device);
-            return;
-        }
-    } while (virtqueue_enable_kicks(vq));
+    virtio_push(device, q, chain->head, fill(chain));
+    return 0;
 }
 
-static void rng_stop(struct virtio_device *device)
+static void rng_quiesce(struct virtio_device *device)
 {
-    virtio_stopped(device); /* every request ends where it begins */
+    virtio_quiesced(device); /* nothing is ever in flight between two handlers */
 }
 
 static void rng_destroy(struct virtio_device *device)
@@ -69,14 +51,20 @@ int virtio_rng_new(struct loop *loop, struct virtio_device **ret_device)
         .name = "virtio-rng",
         .device_id = VIRTIO_ID_RNG,
         .queue_count = 1,
-        .stop = rng_stop,
-        .kicked = rng_kicked,
+        .iov_max = RNG_IOV_MAX,
+        .batch = RNG_BATCH,
+        .take = rng_take,
+        .quiesce = rng_quiesce,
         .destroy = rng_destroy,
     };
     struct virtio_device *device = calloc(1, sizeof(*device));
     if (!device)
         return fail(-ENOMEM, "no memory for virtio-rng");
-    virtio_init(device, &ops, loop, "rng", 0);
+    int r = virtio_init(device, &ops, loop, "rng", 0);
+    if (r < 0) {
+        free(device);
+        return r;
+    }
     *ret_device = device;
     return 0;
 }

@@ -89,6 +89,10 @@ int vm_set_pvh_entry(struct vm *vm, gpa_t entry, gpa_t start_info);
  * exit. */
 int vm_add_ioeventfd(struct vm *vm, gpa_t at, uint32_t datamatch, int event_fd);
 
+/* Each signal of `event_fd` raises line `gsi` and lowers it again, inside KVM. The line must not be one that
+ * KVM_IRQ_LINE raises: an edge on a line that is up already is lost. */
+int vm_add_irqfd(struct vm *vm, uint32_t gsi, int event_fd);
+
 /* The host's side of the register page at `at`; NULL if there is none, and the guest's reads of it exit. */
 void *vm_reg_page(const struct vm *vm, gpa_t at);
 

@@ -267,6 +267,13 @@ int vm_add_ioeventfd(struct vm *vm, gpa_t at, uint32_t datamatch, int event_fd)
     return r < 0 ? fail_errno(r, "KVM_IOEVENTFD at 0x%llx", (unsigned long long)at.value) : 0;
 }
 
+int vm_add_irqfd(struct vm *vm, uint32_t gsi, int event_fd)
+{
+    struct kvm_irqfd irqfd = {.fd = (uint32_t)event_fd, .gsi = gsi};
+    int r = kvm_ioctl(vm->fd, KVM_IRQFD, &irqfd);
+    return r < 0 ? fail_errno(r, "KVM_IRQFD for line %u", gsi) : 0;
+}
+
 void *vm_reg_page(const struct vm *vm, gpa_t at)
 {
     const struct vm_reg_pages *reg_pages = &vm->reg_pages;

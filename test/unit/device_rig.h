@@ -25,6 +25,7 @@ struct rig {
     const struct bus_ops *ops;
     void *opaque;
     unsigned interrupts; /* times that the line went up */
+    bool exclusive;      /* the line is the device's alone */
     struct loop_timer timer;
 };
 
@@ -48,20 +49,35 @@ void bus_done(struct bus_waiter *waiter)
     loop_stop(rig.loop, 0);
 }
 
-void irq_connect(struct irq_lines *lines, unsigned gsi, struct irq_source *source)
+int irq_connect(struct irq_lines *lines, unsigned gsi, struct irq_source *source)
 {
     (void)lines, (void)gsi, (void)source;
+    return 0;
+}
+
+int irq_connect_exclusive(struct irq_lines *lines, unsigned gsi, struct irq_source *source)
+{
+    (void)lines, (void)gsi;
+    atomic_fetch_or(source->pending, source->always);
+    rig.exclusive = true;
+    return 0;
+}
+
+int irq_event_fd(const struct irq_source *source)
+{
+    (void)source;
+    return -1;
 }
 
 void irq_raise(struct irq_source *source, uint32_t bits)
 {
-    if (atomic_fetch_or(source->pending, bits) == 0)
+    if (bits & ~atomic_fetch_or(source->pending, bits))
         rig.interrupts++;
 }
 
 void irq_ack(struct irq_source *source, uint32_t bits)
 {
-    atomic_fetch_and(source->pending, ~bits);
+    atomic_fetch_and(source->pending, ~(bits & ~source->always));
 }
 
 int bus_coalesce_mmio(struct bus *bus, struct vm *vm, gpa_t address)
@@ -140,6 +156,12 @@ static inline void rig_write_bytes(uint64_t offset, unsigned length, uint64_t va
     rig_run(1); /* takes the stop of an answer at once back */
 }
 
+/* Writes Status and does not wait: `*answered` tells when it has had its effect. */
+static inline void rig_write_status_later(uint32_t value, bool *answered)
+{
+    rig.ops->write_waited(rig.opaque, VIRTIO_MMIO_STATUS, 4, value, (struct bus_waiter *)answered);
+}
+
 static inline uint32_t rig_read(uint64_t offset)
 {
     return (uint32_t)rig_read_bytes(offset, 4);
@@ -215,7 +237,7 @@ static inline void rig_start(uint64_t features, uint16_t size)
 static inline void rig_kick(unsigned queue)
 {
     static const uint64_t one = 1;
-    CHECK(write(rig.device->kicks[queue].fd, &one, sizeof(one)) == sizeof(one));
+    CHECK(write(rig.device->queues[queue].kick_fd, &one, sizeof(one)) == sizeof(one));
 }
 
 /* --- life --- */
@@ -234,9 +256,18 @@ static inline void rig_attach(struct virtio_device *device)
     CHECK(virtio_attach(device, 0, NULL, &rig.vm, NULL) == 0);
 }
 
+static inline void rig_closed(void *context)
+{
+    *(bool *)context = true;
+}
+
 static inline void rig_free(void)
 {
-    virtio_close(rig.device);
+    bool closed = false;
+    virtio_close(rig.device, rig_closed, &closed);
+    CHECK(!closed || !rig.device); /* not before it has returned, whatever the device's state */
+    while (!closed)
+        rig_run(100);
     loop_free(rig.loop);
     guest_mem_free(&rig.mem);
 }

@@ -441,8 +441,8 @@ Test(blk, kick_of_a_full_queue)
         rings_offer(&rig.rings, i);
     }
     rig_kick(0);
-    rig.device->ops->kicked(rig.device, 0);
-    rig.device->ops->kicked(rig.device, 0);
+    virtio_take_chains(rig.device, 0);
+    virtio_take_chains(rig.device, 0);
     cr_assert(rig_await_used(256), "%u came back", rings_used_idx(&rig.rings));
     still_works();
 }
@@ -457,7 +457,7 @@ Test(blk, reset_in_the_middle_of_requests)
             rings_add(&rig.rings, parts, 3);
         }
         header(VIRTIO_BLK_T_IN, 0);
-        rig.device->ops->kicked(rig.device, 0);
+        virtio_take_chains(rig.device, 0);
         rig_write(VIRTIO_MMIO_STATUS, 0);
         /* From here on the memory is the driver's again. */
         memset(host(BUFFER_AT), 0x11, 40 * 4096);

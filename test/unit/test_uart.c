@@ -23,10 +23,11 @@ int bus_add(struct bus *bus, enum vcpu_space space, uint64_t base, uint64_t size
     return 0;
 }
 
-void irq_connect(struct irq_lines *lines, unsigned gsi, struct irq_source *source)
+int irq_connect(struct irq_lines *lines, unsigned gsi, struct irq_source *source)
 {
     (void)lines, (void)gsi;
     line = source;
+    return 0;
 }
 
 void irq_raise(struct irq_source *source, uint32_t bits)

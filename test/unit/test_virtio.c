@@ -25,11 +25,11 @@ static void kind_start(struct virtio_device *d)
     starts++;
 }
 
-static void kind_stop(struct virtio_device *d)
+static void kind_quiesce(struct virtio_device *d)
 {
     stops++;
     if (stop_at_once)
-        virtio_stopped(d);
+        virtio_quiesced(d);
 }
 
 static void kind_kicked(struct virtio_device *d, unsigned queue)
@@ -37,7 +37,7 @@ static void kind_kicked(struct virtio_device *d, unsigned queue)
     struct iovec iov[4];
     struct virtq_chain chain;
     kicks++;
-    int r = virtqueue_pop(&d->queues[queue], iov, 4, &chain);
+    int r = virtqueue_pop(&d->queues[queue].vq, iov, 4, &chain);
     if (r < 0)
         virtio_fail_device(d);
     else if (r == 1)
@@ -59,8 +59,9 @@ static const struct virtio_ops ops = {
     .name = "test",
     .device_id = 42,
     .queue_count = 2,
+    .iov_max = 4,
     .start = kind_start,
-    .stop = kind_stop,
+    .quiesce = kind_quiesce,
     .kicked = kind_kicked,
     .config_write = kind_config_write,
     .destroy = kind_destroy,
@@ -71,7 +72,7 @@ static void set_up(void)
     rig_new(4 * MIB);
     starts = stops = kicks = config_writes = 0;
     stop_at_once = true;
-    virtio_init(&device, &ops, rig.loop, "device under test", OWN);
+    cr_assert(virtio_init(&device, &ops, rig.loop, "device under test", OWN) == 0, "%s", fail_text());
     virtio_set_config(&device, "0123456789ab", 12);
     rig_attach(&device);
 }
@@ -141,7 +142,7 @@ Test(virtio, config_change_shows_in_generation_and_interrupt)
 {
     start();
     uint32_t before = rig_read(VIRTIO_MMIO_CONFIG_GENERATION);
-    virtio_set_config(&device, "X", 1);
+    virtio_set_config_word(&device, 0, 'X');
     cr_assert(rig_read(VIRTIO_MMIO_CONFIG_GENERATION) != before, "the generation is the same");
     cr_assert(rig_read(VIRTIO_MMIO_INTERRUPT_STATUS) == VIRTIO_MMIO_INT_CONFIG, "no interrupt");
     cr_assert(rig_read_bytes(0x100, 2) == 'X', "old bytes");
@@ -398,12 +399,12 @@ Test(virtio, reset_waits_until_nothing_is_in_flight)
     start();
     stop_at_once = false;
     bool answered = false, other = false;
-    rig.ops->write_waited(rig.opaque, VIRTIO_MMIO_STATUS, 4, 0, (struct bus_waiter *)&answered);
+    rig_write_status_later(0, &answered);
     cr_assert(!answered && stops == 1, "answered while in flight");
     status_is(RUNNING);
-    rig.ops->write_waited(rig.opaque, VIRTIO_MMIO_STATUS, 4, 0, (struct bus_waiter *)&other);
+    rig_write_status_later(0, &other);
     cr_assert(other && !answered, "a second CPU's reset is not turned away");
-    virtio_stopped(&device);
+    virtio_quiesced(&device);
     cr_assert(answered, "not answered");
     status_is(0);
     cr_assert(rig_read(VIRTIO_MMIO_QUEUE_READY) == 0, "a queue is still ready");
@@ -418,9 +419,9 @@ Test(virtio, reset_during_the_stop_of_a_fault)
     rig_run(1000);
     status_is(RUNNING | NEEDS_RESET);
     bool answered = false;
-    rig.ops->write_waited(rig.opaque, VIRTIO_MMIO_STATUS, 4, 0, (struct bus_waiter *)&answered);
+    rig_write_status_later(0, &answered);
     cr_assert(!answered && stops == 1, "stopped twice, or answered too early");
-    virtio_stopped(&device);
+    virtio_quiesced(&device);
     cr_assert(answered, "not answered");
     status_is(0);
 }
