@@ -373,7 +373,9 @@ int machine_run(const struct config *config)
     if (config->serial == SERIAL_STDIO)
         terminal_raw();
     int r = vm_start(&machine.vm, &machine.callbacks);
-    if (r == 0)
+    if (r == 0) {
+        vm_resume(&machine.vm);
         r = loop_run(machine.loop);
+    }
     return say_the_end(&machine, r);
 }

@@ -6,6 +6,7 @@
 
 #include "vcpu/mem.h"
 #include <pthread.h>
+#include <stdatomic.h>
 
 struct kvm_coalesced_mmio_ring;
 struct kvm_run;
@@ -23,7 +24,7 @@ struct vcpu_access {
     _Atomic uint32_t answered; /* for whoever makes the thread wait: 0 before, 1 after (a futex word) */
 };
 
-/* Why a vCPU stopped running the guest by itself. */
+/* Why a vCPU stopped running the guest without being asked to. */
 enum vcpu_end {
     VCPU_END_TRIPLE_FAULT, /* KVM_EXIT_SHUTDOWN: also what `reboot=t` does */
     VCPU_END_SYSTEM_EVENT,
@@ -34,8 +35,11 @@ struct vcpu_callbacks {
     void *context;
     /* vCPU thread. Returns when the access is done as far as the guest can tell. */
     void (*access)(void *context, struct vcpu_access *access);
-    /* vCPU thread: this vCPU will run no more. `message` is NULL or valid during the call. */
+    /* vCPU thread: the guest has ended on this vCPU. `message` is NULL or valid during the call. */
     void (*ended)(void *context, unsigned index, enum vcpu_end why, const char *message);
+    /* vCPU thread: this vCPU has stopped at a safe point, as vm_pause() asked. Once per vCPU and pause.
+     * Optional for who never pauses. */
+    void (*parked)(void *context, unsigned index);
 };
 
 struct vcpu {
@@ -44,6 +48,7 @@ struct vcpu {
     int fd;
     struct kvm_run *run;
     pthread_t thread;
+    uint32_t parked_for; /* vCPU thread: the value of vm->pauses that it last parked for */
 };
 
 /*
@@ -67,6 +72,9 @@ struct vm {
     struct vcpu *cpus;
     size_t run_size; /* bytes of the kvm_run mapping */
     const struct vcpu_callbacks *callbacks;
+    unsigned thread_count;   /* vCPU threads that run or are parked */
+    _Atomic uint32_t pauses; /* odd: the vCPUs are to park. A futex word. */
+    _Atomic bool stopping;   /* a parked vCPU thread ends instead of running on */
 };
 
 #define VM_CPUS_MAX 254u /* 8-bit APIC ids; 255 is broadcast */
@@ -105,5 +113,26 @@ int vm_coalesce_mmio(struct vm *vm, gpa_t at, uint32_t length);
 /* The oldest coalesced write, which is forgotten: false if there is none. One thread at a time. */
 bool vm_pop_coalesced(struct vm *vm, struct vcpu_access *ret_write);
 
-/* Starts one thread per vCPU. `callbacks` is lent until the process ends. */
+/*
+ * The vCPU threads. All of these are for the loop thread, and none waits for a vCPU: one that is asked to park
+ * may first need the loop to answer a read or to take a message from a full mailbox.
+ *
+ *   vm_start() ──► parked ── vm_resume() ──► running ── vm_pause() ──► ... callbacks->parked() for each
+ *                    ▲                                                            │
+ *                    └────────────────────────────────────────────────────────────┘ ── vm_stop() ──► no threads
+ *
+ * A parked vCPU has completed its last access, so that its registers may be read and written from any thread.
+ */
+
+/* Starts one thread per vCPU, parked. `callbacks` is lent until vm_stop(). On failure no thread is left. */
 int vm_start(struct vm *vm, const struct vcpu_callbacks *callbacks);
+
+/* Asks every vCPU to park. Each calls callbacks->parked() once, also one that has ended. Not while paused. */
+void vm_pause(struct vm *vm);
+
+/* Lets the vCPUs run. After vm_start(), or when each has called callbacks->parked(). One that had ended runs
+ * again, from the state that it has now. */
+void vm_resume(struct vm *vm);
+
+/* Ends the vCPU threads. When parked, as for vm_resume(); does nothing if there are none. */
+void vm_stop(struct vm *vm);

@@ -90,7 +90,8 @@ static int set_memory(const struct vm *vm)
 static int show_pages(struct vm *vm)
 {
     const struct vm_reg_pages *reg_pages = &vm->reg_pages;
-    if (kvm_ioctl_value(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) <= 0)
+    if (reg_pages->count == 0 ||
+        kvm_ioctl_value(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) <= 0)
         return 0;
     uint8_t *host =
         mmap(NULL, reg_pages->count * GUEST_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -239,6 +240,7 @@ int vm_new(const struct guest_mem *mem, const struct vm_reg_pages *reg_pages, un
 
 void vm_free(struct vm *vm)
 {
+    vm_stop(vm);
     for (unsigned i = 0; vm->cpus && i < vm->cpu_count; i++) {
         if (vm->cpus[i].run)
             munmap(vm->cpus[i].run, vm->run_size);

@@ -1,0 +1,342 @@
+/* vCPUs that are paused and resumed under load, on this host's KVM: no access is lost, none comes twice, and the
+ * registers of a parked vCPU are those after its last access. */
+#include "loop/mailbox.h"
+#include "vcpu/internal.h"
+
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+
+TestSuite(vcpu, .timeout = 60);
+
+#define CPUS_MAX 4u
+#define CODE_AT  0x10000u
+#define DATA_AT  0x20000u /* a page a vCPU */
+#define MMIO_AT  0xd0000000u
+
+/*
+ * The guest: counts in its page at esi and says the count by each kind of access. edi is its MMIO address, edx
+ * its port. A wrong answer is an undefined instruction, and so, without an IDT, the end.
+ */
+__asm__(".pushsection .rodata\n"
+        ".code32\n"
+        "guest_load:\n"
+        "1:  incl (%esi)\n"
+        "    movl (%esi), %eax\n"
+        "guest_out: outl %eax, %dx\n"
+        "guest_in: inl %dx, %eax\n"
+        "    notl %eax\n"
+        "    cmpl (%esi), %eax\n"
+        "    jne guest_dies\n"
+        "guest_store: movl %eax, (%edi)\n"
+        "guest_fetch: movl 4(%edi), %eax\n"
+        "    notl %eax\n"
+        "    cmpl (%esi), %eax\n"
+        "    jne guest_dies\n"
+        "    addl $64, %esi\n"
+        "    movl $3, %ecx\n"
+        "guest_string: rep outsl\n"
+        "    subl $76, %esi\n"
+        "    jmp 1b\n"
+        "guest_dies: ud2\n"
+        "guest_spins: incl (%esi)\n"
+        "    jmp guest_spins\n"
+        "guest_end:\n"
+        ".code64\n"
+        ".popsection\n");
+extern const uint8_t guest_load[], guest_out[], guest_in[], guest_store[], guest_fetch[], guest_string[],
+    guest_dies[], guest_spins[], guest_end[];
+
+/* The accesses of one round, in order; the string instruction makes three. */
+enum step { STEP_OUT, STEP_IN, STEP_STORE, STEP_FETCH, STEP_STRING, STEPS = STEP_STRING + 3 };
+
+struct rig {
+    struct loop *loop;
+    struct mailbox *mailbox;
+    struct guest_mem mem;
+    struct vm vm;
+    struct vcpu_callbacks callbacks;
+    struct loop_timer timer;
+    unsigned step[CPUS_MAX]; /* loop thread, as all below: the access that is due */
+    uint32_t count[CPUS_MAX];
+    unsigned parked, ended, pauses, wanted;
+    uint64_t accesses;
+    bool pause_before_answer;
+};
+static struct rig rig;
+
+enum message_kind { ACCESS, PARKED, ENDED };
+
+static void answer(struct vcpu_access *access)
+{
+    atomic_store(&access->answered, 1);
+    syscall(SYS_futex, &access->answered, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* vCPU thread. Writes are posted, reads wait, as on the machine's bus. */
+static void on_access(void *context, struct vcpu_access *access)
+{
+    (void)context;
+    uint64_t index = (access->space == VCPU_PORT ? access->address - 0x500 : access->address - MMIO_AT) / 16;
+    struct message message = {.address = index, .value = access->value, .kind = ACCESS};
+    if (!access->is_write)
+        message.payload = access;
+    message.length = (uint32_t)access->space;
+    mailbox_post(rig.mailbox, &message);
+    while (!access->is_write && !atomic_load(&access->answered))
+        syscall(SYS_futex, &access->answered, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+}
+
+static void on_parked(void *context, unsigned index)
+{
+    (void)context;
+    const struct message message = {.address = index, .kind = PARKED};
+    mailbox_post(rig.mailbox, &message);
+}
+
+static void on_ended(void *context, unsigned index, enum vcpu_end why, const char *text)
+{
+    (void)context, (void)text;
+    const struct message message = {.address = index, .kind = ENDED, .value = why};
+    mailbox_post(rig.mailbox, &message);
+}
+
+static void deliver_access(const struct message *message)
+{
+    static const struct {
+        enum vcpu_space space;
+        bool is_read;
+    } expected[STEPS] = {
+        [STEP_OUT] = {VCPU_PORT, false},        [STEP_IN] = {VCPU_PORT, true},
+        [STEP_STORE] = {VCPU_MMIO, false},      [STEP_FETCH] = {VCPU_MMIO, true},
+        [STEP_STRING] = {VCPU_PORT, false},     [STEP_STRING + 1] = {VCPU_PORT, false},
+        [STEP_STRING + 2] = {VCPU_PORT, false},
+    };
+    uint64_t cpu = message->address;
+    unsigned step = rig.step[cpu];
+    cr_assert(message->length == expected[step].space && !!message->payload == expected[step].is_read,
+              "vCPU %lu: step %u of round %u is another access", cpu, step, rig.count[cpu]);
+    if (step == STEP_OUT)
+        rig.count[cpu]++;
+    if (step == STEP_OUT || step == STEP_STORE)
+        cr_assert_eq(message->value, rig.count[cpu], "vCPU %lu: %lu is not count %u", cpu, message->value,
+                     rig.count[cpu]);
+    if (step >= STEP_STRING)
+        cr_assert_eq(message->value, step, "vCPU %lu: word %lu of a string", cpu, message->value);
+    rig.step[cpu] = (step + 1) % STEPS;
+    rig.accesses++;
+    if (message->payload) {
+        struct vcpu_access *access = message->payload;
+        access->value = (uint32_t)~rig.count[cpu];
+        if (rig.pause_before_answer && step == STEP_IN) {
+            rig.pause_before_answer = false;
+            vm_pause(&rig.vm);
+        }
+        answer(access);
+    }
+}
+
+/* That the registers are those after the last access that was seen, and before the next. */
+static void check_registers(unsigned index)
+{
+    const uint8_t *const at[] = {guest_out, guest_in, guest_store, guest_fetch, guest_string};
+    struct kvm_regs regs;
+    unsigned step = rig.step[index];
+    cr_assert_eq(kvm_ioctl(rig.vm.cpus[index].fd, KVM_GET_REGS, &regs), 0, "KVM_GET_REGS");
+    if (step == STEP_OUT || step > STEP_STRING)
+        return;
+    uint64_t after = CODE_AT + (uint64_t)(at[step - 1] - guest_load);
+    uint64_t next = CODE_AT + (uint64_t)(at[step] - guest_load);
+    cr_assert(regs.rip > after && regs.rip <= next, "vCPU %u parked at 0x%llx, step %u is due at 0x%lx",
+              index, regs.rip, step, next);
+    if (step == STEP_STORE && regs.rip == CODE_AT + (uint64_t)(guest_in + 1 - guest_load))
+        cr_assert_eq((uint32_t)regs.rax, (uint32_t)~rig.count[index], "the answer is in eax");
+}
+
+static void deliver(void *owner, const struct message *message)
+{
+    (void)owner;
+    switch ((enum message_kind)message->kind) {
+    case ACCESS: deliver_access(message); return;
+    case ENDED:
+        rig.ended++;
+        loop_stop(rig.loop, 2);
+        return;
+    case PARKED: break;
+    }
+    if (++rig.parked % rig.vm.cpu_count)
+        return;
+    for (unsigned i = 0; i < rig.vm.cpu_count; i++)
+        check_registers(i);
+    if (++rig.pauses == rig.wanted) {
+        loop_stop(rig.loop, 0);
+        return;
+    }
+    vm_resume(&rig.vm);
+    /* Up to 63 us: any place of the round. */
+    loop_timer_start(rig.loop, &rig.timer, (rig.pauses * 7919u % 64u) * 1000u);
+}
+
+static void on_timer(struct loop_op *op, int result, unsigned flags)
+{
+    (void)op, (void)result, (void)flags;
+    vm_pause(&rig.vm);
+}
+
+static void make_vm(unsigned cpus)
+{
+    const struct vm_reg_pages none = {.stride = GUEST_PAGE};
+    cr_assert_eq(guest_mem_new(2 * MIB, GUEST_PAGES_THP_OFF, &rig.mem), 0, "memory: %s", fail_text());
+    cr_assert_eq(vm_new(&rig.mem, &none, cpus, &rig.vm), 0, "vm_new: %s", fail_text());
+    guest_mem_write(&rig.mem, gpa(CODE_AT), guest_load, (uint64_t)(guest_end - guest_load));
+}
+
+/* All vCPUs start in the code at once, each with its own data, port and MMIO address. */
+static void set_registers(const uint8_t *code)
+{
+    struct kvm_sregs sregs;
+    uint64_t entry = CODE_AT + (uint64_t)(code - guest_load);
+    cr_assert_eq(vm_set_pvh_entry(&rig.vm, gpa(entry), gpa(0)), 0, "entry: %s", fail_text());
+    cr_assert_eq(kvm_ioctl(rig.vm.cpus[0].fd, KVM_GET_SREGS, &sregs), 0, "KVM_GET_SREGS");
+    for (unsigned i = 0; i < rig.vm.cpu_count; i++) {
+        static const uint32_t string[] = {STEP_STRING, STEP_STRING + 1, STEP_STRING + 2};
+        uint32_t data = DATA_AT + i * (uint32_t)GUEST_PAGE;
+        struct kvm_mp_state runnable = {.mp_state = KVM_MP_STATE_RUNNABLE};
+        struct kvm_regs regs = {
+            .rip = entry, .rflags = 2, .rsi = data, .rdi = MMIO_AT + 16 * i, .rdx = 0x500 + 16 * i};
+        int fd = rig.vm.cpus[i].fd;
+        guest_mem_write(&rig.mem, gpa(data + 64), string, sizeof(string));
+        if (i > 0) {
+            sregs.apic_base &= ~UINT64_C(0x100); /* of the boot processor */
+            cr_assert_eq(kvm_ioctl(fd, KVM_SET_SREGS, &sregs), 0, "KVM_SET_SREGS");
+        }
+        cr_assert_eq(kvm_ioctl(fd, KVM_SET_REGS, &regs), 0, "KVM_SET_REGS");
+        cr_assert_eq(kvm_ioctl(fd, KVM_SET_MP_STATE, &runnable), 0, "KVM_SET_MP_STATE");
+    }
+}
+
+static void rig_new(unsigned cpus)
+{
+    if (access("/dev/kvm", R_OK | W_OK) < 0)
+        cr_skip_test("/dev/kvm cannot be opened on this machine");
+    rig = (struct rig){.callbacks = {.access = on_access, .parked = on_parked, .ended = on_ended}};
+    rig.timer.op.done = on_timer;
+    cr_assert_eq(loop_new(16, &rig.loop), 0, "loop: %s", fail_text());
+    cr_assert_eq(mailbox_new(rig.loop, deliver, NULL, &rig.mailbox), 0, "mailbox: %s", fail_text());
+    make_vm(cpus);
+}
+
+static void rig_free(void)
+{
+    vm_free(&rig.vm);
+    guest_mem_free(&rig.mem);
+    mailbox_free(rig.mailbox);
+    loop_free(rig.loop);
+}
+
+static void pause_many_times(unsigned cpus, unsigned times)
+{
+    rig_new(cpus);
+    set_registers(guest_load);
+    rig.wanted = times;
+    cr_assert_eq(vm_start(&rig.vm, &rig.callbacks), 0, "vm_start: %s", fail_text());
+    vm_resume(&rig.vm);
+    loop_timer_start(rig.loop, &rig.timer, 1000);
+    cr_assert_eq(loop_run(rig.loop), 0, "an answer was lost or a pause came at no safe point: a vCPU ended");
+    cr_assert_eq(rig.parked, times * cpus, "each parks once a pause, not %u times", rig.parked);
+    for (unsigned i = 0; i < cpus; i++)
+        cr_assert_gt(rig.count[i], 0, "vCPU %u has run", i);
+    cr_log_info("%u CPUs: %lu accesses", cpus, rig.accesses);
+    rig_free();
+}
+
+Test(vcpu, paused_and_resumed_nothing_is_lost)
+{
+    pause_many_times(1, 3000);
+}
+
+Test(vcpu, four_paused_and_resumed_nothing_is_lost)
+{
+    pause_many_times(4, 1500);
+}
+
+Test(vcpu, a_read_that_waits_for_the_loop_is_completed_before_it_parks)
+{
+    rig_new(1);
+    set_registers(guest_load);
+    rig.wanted = 1;
+    rig.pause_before_answer = true;
+    cr_assert_eq(vm_start(&rig.vm, &rig.callbacks), 0, "vm_start: %s", fail_text());
+    vm_resume(&rig.vm);
+    cr_assert_eq(loop_run(rig.loop), 0, "parked");
+    cr_assert_eq(rig.step[0], STEP_STORE, "the read was the last access");
+    rig_free();
+}
+
+Test(vcpu, one_that_has_ended_parks_and_runs_again_from_new_state)
+{
+    rig_new(1);
+    set_registers(guest_dies);
+    rig.wanted = 1;
+    cr_assert_eq(vm_start(&rig.vm, &rig.callbacks), 0, "vm_start: %s", fail_text());
+    for (unsigned life = 1; life <= 3; life++, rig.wanted++) {
+        vm_resume(&rig.vm);
+        cr_assert_eq(loop_run(rig.loop), 2, "it ends");
+        cr_assert_eq(rig.ended, life, "once a life");
+        vm_pause(&rig.vm);
+        cr_assert_eq(loop_run(rig.loop), 0, "it parks");
+        set_registers(guest_dies);
+    }
+    rig_free();
+}
+
+/* vCPU 0 never exits by itself; vCPU 1 waits in KVM for its start-up IPI. */
+Test(vcpu, guests_that_never_exit_are_kicked)
+{
+    rig_new(2);
+    set_registers(guest_spins);
+    struct kvm_mp_state waits = {.mp_state = KVM_MP_STATE_UNINITIALIZED};
+    cr_assert_eq(kvm_ioctl(rig.vm.cpus[1].fd, KVM_SET_MP_STATE, &waits), 0, "KVM_SET_MP_STATE");
+    rig.wanted = 1000;
+    cr_assert_eq(vm_start(&rig.vm, &rig.callbacks), 0, "vm_start: %s", fail_text());
+    vm_resume(&rig.vm);
+    loop_timer_start(rig.loop, &rig.timer, 1000);
+    cr_assert_eq(loop_run(rig.loop), 0, "every pause was seen");
+    uint32_t count = 0;
+    guest_mem_read(&rig.mem, gpa(DATA_AT), &count, sizeof(count));
+    cr_assert_gt(count, 0, "the guest has run");
+    rig_free();
+}
+
+static unsigned entries(const char *folder)
+{
+    unsigned count = 0;
+    DIR *dir = opendir(folder);
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count;
+}
+
+Test(vcpu, a_vm_that_is_freed_leaves_nothing)
+{
+    rig_new(4);
+    rig_free();
+    unsigned files = entries("/proc/self/fd"), threads = entries("/proc/self/task");
+    for (unsigned i = 0; i < 20; i++) {
+        rig_new(4);
+        set_registers(guest_load);
+        rig.wanted = 1;
+        cr_assert_eq(vm_start(&rig.vm, &rig.callbacks), 0, "vm_start: %s", fail_text());
+        if (i % 2) { /* otherwise freed before it ran */
+            vm_resume(&rig.vm);
+            vm_pause(&rig.vm);
+            cr_assert_eq(loop_run(rig.loop), 0, "parked");
+        }
+        rig_free();
+    }
+    cr_assert_eq(entries("/proc/self/fd"), files, "descriptors are left");
+    cr_assert_eq(entries("/proc/self/task"), threads, "threads are left");
+}
