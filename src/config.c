@@ -28,19 +28,23 @@ void config_free(struct config *config)
     *config = (struct config){0};
 }
 
-int config_add_drive(struct config *config, const char *path, bool read_only, bool direct, bool root)
+int config_add_drive(struct config *config, const struct drive_config *drive, bool root)
 {
+    const char *path = drive->path;
+    if (drive->sector != 0 && drive->sector != 512 && drive->sector != 4096)
+        return fail(-EINVAL, "%s: a sector of %u bytes (give 512 or 4096)", path, drive->sector);
     if (root && config->has_rootfs)
         return fail(-EEXIST, "%s: a root file system is given already (%s); use --disk for others", path,
                     config->drives[0].path);
     if (config->drive_count == CONFIG_DRIVES_MAX)
         return fail(-ENOSPC, "%s: a VM has at most %u disks", path, CONFIG_DRIVES_MAX);
-    struct drive_config drive = {.path = strdup(path), .read_only = read_only, .direct = direct};
-    if (!drive.path)
+    struct drive_config copy = *drive;
+    copy.path = strdup(path);
+    if (!copy.path)
         return fail(-ENOMEM, "no memory for the configuration");
     unsigned at = root ? 0 : config->drive_count;
-    memmove(&config->drives[at + 1], &config->drives[at], (config->drive_count - at) * sizeof(drive));
-    config->drives[at] = drive;
+    memmove(&config->drives[at + 1], &config->drives[at], (config->drive_count - at) * sizeof(copy));
+    config->drives[at] = copy;
     config->drive_count++;
     config->has_rootfs |= root;
     return 0;

@@ -11,7 +11,8 @@
 struct drive_config {
     char *path; /* or volume:DIR or cas:NAME, in the store (dev/disk_cas.h) */
     bool read_only;
-    bool direct; /* O_DIRECT: past the host's page cache */
+    bool direct;     /* O_DIRECT: past the host's page cache */
+    uint32_t sector; /* logical sector in bytes, 512 or 4096; 0: 512 */
 };
 
 enum serial_kind { SERIAL_STDIO, SERIAL_FILE, SERIAL_OFF };
@@ -44,8 +45,9 @@ int config_from_args(int argc, char **argv, struct config *config);
 /* Adds what the JSON file says to `config`. -EINVAL names the key or the place in the file. */
 int config_from_json(const char *path, struct config *config);
 
-/* Adds a drive; `root` makes it the first. -EEXIST a second root, -ENOSPC too many. */
-int config_add_drive(struct config *config, const char *path, bool read_only, bool direct, bool root);
+/* Adds a copy of `drive`; `root` makes it the first. -EEXIST a second root, -ENOSPC too many, -EINVAL a sector
+ * of another size. */
+int config_add_drive(struct config *config, const struct drive_config *drive, bool root);
 
 /* What cannot be run although each option by itself is right. */
 int config_check(const struct config *config);

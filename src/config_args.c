@@ -32,9 +32,10 @@ static const struct argp_option options[] = {
     {"memory", 'm', "SIZE", 0, "memory, as in 128M or 2G (default 128M)", 2},
     {"cpus", 'c', "N", 0, "CPUs (default 1)", 2},
     {"rootfs", OPTION_ROOTFS, "FILE[,ro]", 0, "root file system: /dev/vda, and root= on the command line", 2},
-    {"disk", OPTION_DISK, "FILE[,ro][,direct]", 0,
+    {"disk", OPTION_DISK, "FILE[,ro][,direct][,sector=4096]", 0,
      "another disk, a file or a block device: /dev/vdb and on (may be given again); direct: past the page "
-     "cache; cas:NAME instead of a file: an image of the store, as a clone that is thrown away, or read-only "
+     "cache; sector: the logical sector, 512 bytes if not given; cas:NAME instead of a file: an image of the "
+     "store, as a clone that is thrown away, or read-only "
      "with ,ro",
      2},
     {"volume", OPTION_VOLUME, "DIR[,ro]", 0, "root file system in a volume of the store (stellarium clone)",
@@ -84,16 +85,23 @@ static int add_drive(struct config *config, const char *argument, bool root)
     CLEANUP_FREE char *path = strdup(argument);
     if (!path)
         return fail(-ENOMEM, "no memory for the configuration");
-    bool read_only = false, direct = false;
+    struct drive_config drive = {.path = path};
     for (;;) {
         if (take_suffix(path, ",ro"))
-            read_only = true;
+            drive.read_only = true;
         else if (take_suffix(path, ",direct"))
-            direct = true;
+            drive.direct = true;
+        else if (take_suffix(path, ",sector=512"))
+            drive.sector = 512;
+        else if (take_suffix(path, ",sector=4096"))
+            drive.sector = 4096;
         else if (!take_suffix(path, ",rw"))
             break;
     }
-    return config_add_drive(config, path, read_only, direct, root);
+    const char *sector = strstr(path, ",sector=");
+    if (sector && !strchr(sector, '/'))
+        return fail(-EINVAL, "%s: give sector=512 or sector=4096", argument);
+    return config_add_drive(config, &drive, root);
 }
 
 static int set_text(char **field, const char *value)

@@ -146,7 +146,7 @@ static int take_drive(struct config *config, const json_t *value)
     static const struct key keys[] = {
         {"drive_id", JSON_STRING, NULL},     {"path_on_host", JSON_STRING, NULL},
         {"is_root_device", JSON_TRUE, NULL}, {"is_read_only", JSON_TRUE, NULL},
-        {"direct", JSON_TRUE, NULL},
+        {"direct", JSON_TRUE, NULL},         {"sector", JSON_INTEGER, NULL},
     };
     if (!json_is_object(value))
         return fail(-EINVAL, "drives: each must be an object");
@@ -156,9 +156,16 @@ static int take_drive(struct config *config, const json_t *value)
     const char *path = json_string_value(json_object_get(value, "path_on_host"));
     if (!path)
         return fail(-EINVAL, "drives: a drive without path_on_host");
-    return config_add_drive(config, path, json_is_true(json_object_get(value, "is_read_only")),
-                            json_is_true(json_object_get(value, "direct")),
-                            json_is_true(json_object_get(value, "is_root_device")));
+    json_int_t sector = json_integer_value(json_object_get(value, "sector"));
+    if (sector != 0 && sector != 512 && sector != 4096)
+        return fail(-EINVAL, "drives: sector must be 512 or 4096");
+    const struct drive_config drive = {
+        .path = (char *)path,
+        .read_only = json_is_true(json_object_get(value, "is_read_only")),
+        .direct = json_is_true(json_object_get(value, "direct")),
+        .sector = (uint32_t)sector,
+    };
+    return config_add_drive(config, &drive, json_is_true(json_object_get(value, "is_root_device")));
 }
 
 static int take_drives(struct config *config, const json_t *value)

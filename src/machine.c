@@ -150,6 +150,7 @@ static int watch_signals(struct machine *machine)
     if (r < 0)
         return r;
     signal(SIGPIPE, SIG_IGN); /* a console that nobody reads any more is an error of its write */
+    signal(SIGXFSZ, SIG_IGN); /* so is a disk that may not become so long (ulimit -f) */
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
         ev_signal_init(&machine->signals[i], signalled, numbers[i]);
         machine->signals[i].data = machine;
@@ -285,9 +286,11 @@ static int add_virtio(struct machine *machine, struct virtio_device *device)
 static int open_disk(struct machine *machine, const struct drive_config *drive, struct disk **ret_disk)
 {
     const char *store = machine->config->cas_store ? machine->config->cas_store : getenv("STELLARIUM_STORE");
+    const struct disk_options options = {
+        .read_only = drive->read_only, .direct = drive->direct, .sector = drive->sector};
     if (disk_cas_is(drive->path))
-        return disk_cas_open(machine->loop, store, drive->path, drive->read_only, ret_disk);
-    return disk_file_open(machine->loop, drive->path, drive->read_only, drive->direct, ret_disk);
+        return disk_cas_open(store, drive->path, &options, ret_disk);
+    return disk_file_open(drive->path, &options, ret_disk);
 }
 
 static int add_disks(struct machine *machine)

@@ -1,10 +1,11 @@
 /*
- * A disk: what virtio-blk reads from and writes to. One file per kind (disk_file.c: regular files and block
- * devices).
+ * A disk: what virtio-blk reads from and writes to. One file per kind: disk_file.c (regular files and block
+ * devices), disk_cas.c (volumes and images of the store).
  *
- * All functions run on the loop thread. Every operation is asynchronous: it completes by disk_io.done, later
- * or before the call returns, never blocks the loop, and the memory of the disk_io and of what its iovecs
- * point at stays untouched by others until then. Many are in flight at once, in any order.
+ * Opening a disk waits for locks and files and knows no loop, so any thread may do it. Everything else runs on
+ * the loop thread, after disk_attach(). Every operation is asynchronous: it completes by disk_io.done, later or
+ * before the call returns, never blocks the loop, and the memory of the disk_io and of what its iovecs point at
+ * stays untouched by others until then. Many are in flight at once, in any order.
  */
 #pragma once
 
@@ -26,38 +27,71 @@ struct disk_io {
     struct loop_op op;
     struct disk *disk;
     uint64_t progress; /* bytes done so far */
+    struct disk_range {
+        struct disk_io *previous, *next;
+        uint64_t start, end; /* bytes of the disk */
+        bool alone;
+    } range; /* disk_ranges.h */
 };
 
 struct disk_ops {
+    /* The disk has its loop now. Optional. */
+    void (*attach)(struct disk *disk);
     void (*read)(struct disk *disk, struct disk_io *io);  /* Required. */
     void (*write)(struct disk *disk, struct disk_io *io); /* Required unless read_only. */
     void (*flush)(struct disk *disk, struct disk_io *io); /* Required unless read_only: durable when done. */
-    void (*discard)(struct disk *disk,
-                    struct disk_io *io); /* Optional: NULL and the feature is not offered. */
+    /* Optional: NULL and the feature is not offered. */
+    void (*discard)(struct disk *disk, struct disk_io *io);
     void (*write_zeroes)(struct disk *disk, struct disk_io *io); /* Optional, likewise. */
     /* A clean end: what was written is there when the disk is opened again, also without a flush. Nothing is
      * in flight; waits. Optional: NULL where nothing of it is in our memory. close() does it too. */
     void (*write_back)(struct disk *disk);
-    void (*close)(struct disk *disk); /* Required; nothing is in flight. */
+    void (*close)(struct disk *disk); /* Required; nothing is in flight. Of an unattached disk: any thread. */
 };
 
-#define DISK_SECTOR                                                                                          \
-    512u /* what sizes and offsets are multiples of, whatever block_size says (virtio 1.2, 5.2) */
-#define DISK_SERIAL_MAX 20u /* VIRTIO_BLK_ID_BYTES */
+/* What sizes, offsets and lengths are multiples of, whatever the logical sector is (virtio 1.2, 5.2). */
+#define DISK_SECTOR     512u
+#define DISK_PHYSICAL   4096u /* what the guest is told goes fast: a page of the host, a block of its disks */
+#define DISK_SERIAL_MAX 20u   /* VIRTIO_BLK_ID_BYTES */
 
 struct disk {
     const struct disk_ops *ops;
-    struct loop *loop;
-    uint64_t size;       /* bytes, a multiple of DISK_SECTOR */
-    uint32_t block_size; /* what the guest is told is the smallest that goes well: 512 or 4096 */
+    struct loop *loop; /* NULL before disk_attach() */
+    uint64_t size;     /* bytes, a multiple of the logical sector */
+    uint32_t sector;   /* the logical sector that the guest is told: 512 or 4096 */
     bool read_only;
     char serial[DISK_SERIAL_MAX + 1]; /* what the guest sees as the disk's serial number */
 };
 
+struct disk_options {
+    bool read_only;
+    bool direct;     /* past the page cache (O_DIRECT); files only */
+    uint32_t sector; /* logical sector: 512, 4096, or 0 for 512 */
+};
+
 /*
- * Opens a regular file or a block device as a raw disk. Words on: not there, not a file or device, empty, not
- * a multiple of 512 bytes, no write permission, mounted, in use by another VM for writing (an advisory lock
- * of the open file, shared for read-only). `direct`: past the page cache (O_DIRECT). Ends with
- * disk->ops->close().
+ * Opens a regular file or a block device as a raw disk. A message on: not there, not a file or device, empty,
+ * not a multiple of its sectors, no write permission, mounted, in use by another VM for writing (an advisory
+ * lock of the open file, shared for read-only). Ends with disk->ops->close().
  */
-int disk_file_open(struct loop *loop, const char *path, bool read_only, bool direct, struct disk **ret_disk);
+int disk_file_open(const char *path, const struct disk_options *options, struct disk **ret_disk);
+
+/* Loop thread, once: `loop` is where the disk's operations run from now on. */
+void disk_attach(struct disk *disk, struct loop *loop);
+
+/* For kinds, when a disk is opened: its logical sector, or -EINVAL if `size` is no multiple of it. */
+int disk_choose_sector(const char *name, const struct disk_options *options, uint64_t size,
+                       uint32_t *ret_sector);
+
+/* For kinds: `bytes` more of the operation are done. Takes them off the front of its iovecs. */
+void disk_io_advance(struct disk_io *io, uint64_t bytes);
+
+/* Operations that wait for something of their disk's, first come first. All zero is the empty queue. */
+struct disk_queue {
+    struct disk_io **items;
+    unsigned count, capacity;
+};
+int disk_queue_add(struct disk_queue *queue, struct disk_io *io); /* 0 or -ENOMEM */
+
+/* Calls `start` for all that wait; what it adds again comes in the next round. */
+void disk_queue_start(struct disk_queue *queue, void (*start)(struct disk_io *io));

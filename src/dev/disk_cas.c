@@ -6,44 +6,17 @@
  *   read     lookup -> descriptor of the object, verified at first use (disk_cas_objects.c) -> readv
  *   write    writev to the delta -> its pages are marked
  *   discard  a hole is punched into the delta -> its pages are marked
- *   flush    fdatasync of the delta -> the map's blocks that changed -> fdatasync of the map
+ *   flush    fdatasync of the delta -> the map's blocks that changed -> fdatasync of the map (disk_cas_flush.c)
  *
- * A write of part of a page that is not in the delta needs the rest of the page there first: a *fill*. It
- * happens alone: writes that come wait, and it waits for those in flight, so that it cannot put old bytes
- * over new ones. Guests that use the block size they are told, 4096, never cause one.
+ * A write of a part of a page that is not in the delta is a read-modify-write (disk_cas_rmw.c). Guests are told
+ * that 4096 bytes are the physical sector, and most of them never cause one.
  */
 #include "dev/disk_cas.h"
-#include "base/log.h"
 #include "dev/disk_cas_internal.h"
 
 #include <linux/falloc.h>
 #include <stdio.h>
 #include <string.h>
-
-struct disk_cas {
-    struct disk disk;
-    struct store *store;
-    struct volume *volume;
-    struct disk_objects objects;
-    unsigned writes_in_flight;
-    struct io_queue held; /* writes and discards that wait for a fill, their own the first */
-    struct {
-        struct loop_op op;
-        bool wanted, active;
-        uint64_t page;
-        struct disk_io read; /* of the page, as a request of our own */
-        struct iovec iov;
-        uint8_t bytes[STORE_PAGE];
-    } fill;
-    struct {
-        struct loop_op op;
-        bool active;
-        unsigned step;
-        int result;
-        struct volume_checkpoint checkpoint;
-        struct io_queue served, waiting; /* flushes that this round ends; that came later */
-    } flush;
-};
 
 /* A read of several stretches, done one after the other. */
 struct split_read {
@@ -52,40 +25,20 @@ struct split_read {
     struct iovec iov[];
 };
 
-static struct disk_cas *cas_of(struct disk *disk)
-{
-    return container_of(disk, struct disk_cas, disk);
-}
-
 /* --- reading --- */
 
 static void read_continue(struct disk_io *io);
 
-/* Takes the first `bytes` off the iovecs. */
-static void skip(struct disk_io *io, uint64_t bytes)
-{
-    io->progress += bytes;
-    while (bytes > 0 && bytes >= io->iov->iov_len) {
-        bytes -= io->iov->iov_len;
-        io->iov++;
-        io->iov_count--;
-    }
-    if (bytes > 0) {
-        io->iov->iov_base = (char *)io->iov->iov_base + bytes;
-        io->iov->iov_len -= bytes;
-    }
-}
-
 static void read_part_done(struct disk_io *io, int result)
 {
-    if (result > 0)
-        skip(io, (uint64_t)result);
-    if (io->progress == io->length)
+    if (result > 0 && (uint64_t)result == io->length - io->progress) {
         io->done(io, 0);
-    else if (result > 0 || result == -EINTR)
+    } else if (result > 0 || result == -EINTR) {
+        disk_io_advance(io, (uint64_t)MAX(result, 0));
         read_continue(io);
-    else /* a file that ends early was truncated under us */
+    } else { /* a file that ends early was truncated under us */
         io->done(io, result < 0 ? result : -EIO);
+    }
 }
 
 static void read_done(struct loop_op *op, int result, unsigned flags)
@@ -142,9 +95,10 @@ static void read_continue(struct disk_io *io)
         uint64_t part = MIN(run.pages * STORE_PAGE - into, left);
         if (run.place == VOLUME_ZERO) {
             read_zeros(io, part);
-            skip(io, part);
-            if (part < left)
+            if (part < left) {
+                disk_io_advance(io, part);
                 continue;
+            }
             io->done(io, 0);
             return;
         }
@@ -167,13 +121,15 @@ static void read_continue(struct disk_io *io)
     }
 }
 
-static void resume_read(void *owner, struct disk_io *io)
+void disk_cas_resume(struct disk_io *io, int result)
 {
-    (void)owner;
-    read_continue(io);
+    if (result < 0)
+        io->done(io, -EIO);
+    else
+        read_continue(io);
 }
 
-static void disk_cas_read(struct disk *disk, struct disk_io *io)
+void disk_cas_read(struct disk *disk, struct disk_io *io)
 {
     io->disk = disk;
     io->progress = 0;
@@ -183,151 +139,78 @@ static void disk_cas_read(struct disk *disk, struct disk_io *io)
 
 /* --- writing, discarding --- */
 
-static void change_start(struct disk_cas *cas, struct disk_io *io);
+static void write_done(struct loop_op *op, int result, unsigned flags);
 
-/* The first page that the operation changes in part and that is not in the delta: false if there is none. */
-static bool needs_fill(const struct disk_cas *cas, const struct disk_io *io, uint64_t *ret_page)
-{
-    uint64_t end = io->offset + io->length, disk_end = cas->disk.size;
-    const uint64_t edges[2] = {io->offset, end};
-    for (unsigned i = 0; i < 2; i++) {
-        uint64_t page = edges[i] / STORE_PAGE;
-        /* The end of the disk may lie in a page: what is behind it is nobody's. */
-        if (edges[i] % STORE_PAGE && edges[i] < disk_end &&
-            volume_lookup(cas->volume, page, 1).place != VOLUME_DELTA) {
-            *ret_page = page;
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Starts those that waited again, from the beginning; one of them may need the next fill. */
-static void release_held(struct disk_cas *cas)
-{
-    struct io_queue held = cas->held;
-    cas->held = (struct io_queue){0};
-    for (unsigned i = 0; i < held.count; i++)
-        change_start(cas, held.items[i]);
-    free(held.items);
-}
-
-static void fill_end(struct disk_cas *cas, int result)
-{
-    cas->fill.active = cas->fill.wanted = false;
-    if (result == 0) {
-        volume_mark(cas->volume, cas->fill.page, 1);
-    } else {
-        struct disk_io *first = cas->held.items[0];
-        memmove(&cas->held.items[0], &cas->held.items[1], --cas->held.count * sizeof(struct disk_io *));
-        first->done(first, result);
-    }
-    release_held(cas);
-}
-
-static void fill_written(struct loop_op *op, int result, unsigned flags)
-{
-    struct disk_cas *cas = container_of(op, struct disk_cas, fill.op);
-    (void)flags;
-    fill_end(cas, result == STORE_PAGE ? 0 : result < 0 ? result : -EIO);
-}
-
-static void fill_read(struct disk_io *io, int result)
-{
-    struct disk_cas *cas = container_of(io, struct disk_cas, fill.read);
-    if (result < 0) {
-        fill_end(cas, result);
-        return;
-    }
-    cas->fill.op = (struct loop_op){.done = fill_written};
-    loop_write(cas->disk.loop, &cas->fill.op, volume_delta(cas->volume), cas->fill.bytes, STORE_PAGE,
-               cas->fill.page * STORE_PAGE);
-}
-
-/* When nothing is being written any more. */
-static void fill_start(struct disk_cas *cas)
-{
-    cas->fill.active = true;
-    cas->fill.iov = (struct iovec){.iov_base = cas->fill.bytes, .iov_len = STORE_PAGE};
-    cas->fill.read = (struct disk_io){.iov = &cas->fill.iov,
-                                      .iov_count = 1,
-                                      .offset = cas->fill.page * STORE_PAGE,
-                                      .length = STORE_PAGE,
-                                      .done = fill_read};
-    disk_cas_read(&cas->disk, &cas->fill.read);
-}
-
-static void hold(struct disk_cas *cas, struct disk_io *io)
-{
-    if (io_queue_add(&cas->held, io) < 0)
-        io->done(io, -ENOMEM);
-}
-
-/* The operation on the delta is over: what it changed is in the delta from now on. */
-static void change_end(struct disk_io *io, int result)
+/* Enters its pages: from the beginning, also when it had to wait. */
+static void change_start(struct disk_io *io)
 {
     struct disk_cas *cas = cas_of(io->disk);
-    if (result == 0) {
-        uint64_t first = io->offset / STORE_PAGE;
-        uint64_t end = align_up(io->offset + io->length, STORE_PAGE) / STORE_PAGE;
-        volume_mark(cas->volume, first, end - first);
-    }
-    cas->writes_in_flight--;
-    io->done(io, result);
-    if (cas->fill.wanted && !cas->fill.active && cas->writes_in_flight == 0)
-        fill_start(cas);
+    uint64_t page;
+    bool rmw = disk_cas_needs_rmw(cas, io, &page);
+    if (!disk_ranges_enter(&cas->ranges, io, align_down(io->offset, STORE_PAGE),
+                           align_up(io->offset + io->length, STORE_PAGE), rmw))
+        return;
+    if (rmw)
+        disk_cas_rmw(cas, io);
+    else
+        disk_cas_change(io);
 }
 
-static void write_continue(struct disk_io *io)
+void disk_cas_change_end(struct disk_io *io, int result)
 {
-    loop_writev(io->disk->loop, &io->op, volume_delta(cas_of(io->disk)->volume), io->iov, io->iov_count,
-                io->offset + io->progress);
+    disk_ranges_leave(&cas_of(io->disk)->ranges, io, change_start);
+    io->done(io, result);
+}
+
+/* What the operation changed is in the delta from now on. */
+static void changed(struct disk_io *io)
+{
+    uint64_t first = io->offset / STORE_PAGE;
+    uint64_t end = align_up(io->offset + io->length, STORE_PAGE) / STORE_PAGE;
+    volume_mark(cas_of(io->disk)->volume, first, end - first);
+    disk_cas_change_end(io, 0);
+}
+
+static void write_start(struct disk_io *io)
+{
+    int delta = volume_delta(cas_of(io->disk)->volume);
+    uint64_t at = io->offset + io->progress;
+    if (io->iov_count == 1)
+        loop_write(io->disk->loop, &io->op, delta, io->iov->iov_base, (uint32_t)io->iov->iov_len, at);
+    else
+        loop_writev(io->disk->loop, &io->op, delta, io->iov, io->iov_count, at);
 }
 
 static void write_done(struct loop_op *op, int result, unsigned flags)
 {
     struct disk_io *io = container_of(op, struct disk_io, op);
     (void)flags;
-    if (result > 0)
-        skip(io, (uint64_t)result);
-    if (io->progress == io->length)
-        change_end(io, 0);
-    else if (result > 0 || result == -EINTR)
-        write_continue(io);
-    else
-        change_end(io, result < 0 ? result : -EIO);
+    if (result > 0 && (uint64_t)result == io->length - io->progress) {
+        changed(io);
+    } else if (result > 0 || result == -EINTR) {
+        disk_io_advance(io, (uint64_t)MAX(result, 0));
+        write_start(io);
+    } else {
+        disk_cas_change_end(io, result < 0 ? result : -EIO);
+    }
 }
 
 static void punch_done(struct loop_op *op, int result, unsigned flags)
 {
+    struct disk_io *io = container_of(op, struct disk_io, op);
     (void)flags;
-    change_end(container_of(op, struct disk_io, op), result);
+    if (result < 0)
+        disk_cas_change_end(io, result);
+    else
+        changed(io);
 }
 
-/* Writes have iovecs, discards none. */
-static void change_start(struct disk_cas *cas, struct disk_io *io)
+void disk_cas_change(struct disk_io *io)
 {
-    uint64_t page;
-    if (cas->fill.wanted) {
-        hold(cas, io);
-        return;
-    }
-    if (needs_fill(cas, io, &page)) {
-        if (io_queue_add(&cas->held, io) < 0) {
-            io->done(io, -ENOMEM);
-            return;
-        }
-        cas->fill.wanted = true;
-        cas->fill.page = page;
-        if (cas->writes_in_flight == 0)
-            fill_start(cas);
-        return;
-    }
-    cas->writes_in_flight++;
     if (io->op.done == write_done)
-        write_continue(io);
+        write_start(io);
     else /* zeroes the parts of pages at its ends, and gives back the space of whole ones */
-        loop_fallocate(cas->disk.loop, &io->op, volume_delta(cas->volume),
+        loop_fallocate(io->disk->loop, &io->op, volume_delta(cas_of(io->disk)->volume),
                        FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, io->offset, io->length);
 }
 
@@ -336,7 +219,7 @@ static void change_begin(struct disk *disk, struct disk_io *io, loop_done *done)
     io->disk = disk;
     io->progress = 0;
     io->op = (struct loop_op){.done = done};
-    change_start(cas_of(disk), io);
+    change_start(io);
 }
 
 static void disk_cas_write(struct disk *disk, struct disk_io *io)
@@ -349,108 +232,27 @@ static void disk_cas_discard(struct disk *disk, struct disk_io *io)
     change_begin(disk, io, punch_done);
 }
 
-/* --- flushing --- */
-
-static void flush_round(struct disk_cas *cas);
-
-static void flush_end(struct disk_cas *cas)
-{
-    struct io_queue served = cas->flush.served;
-    int result = cas->flush.result;
-    volume_checkpoint_end(cas->volume, &cas->flush.checkpoint, result == 0);
-    cas->flush.served = cas->flush.waiting;
-    cas->flush.waiting = (struct io_queue){0};
-    cas->flush.active = false;
-    if (cas->flush.served.count > 0)
-        flush_round(cas);
-    for (unsigned i = 0; i < served.count; i++)
-        served.items[i]->done(served.items[i], result);
-    free(served.items);
-}
-
-/* The steps of volume.h, each started when the one before is done: the delta, the descriptors of its name, the blocks, the
- * map. */
-static void flush_next(struct disk_cas *cas)
-{
-    const struct volume_checkpoint *checkpoint = &cas->flush.checkpoint;
-    unsigned step = cas->flush.step++;
-    if (step == 0)
-        loop_fdatasync(cas->disk.loop, &cas->flush.op, volume_delta(cas->volume));
-    else if (--step < checkpoint->name_fd_count)
-        loop_fdatasync(cas->disk.loop, &cas->flush.op, checkpoint->name_fds[step]);
-    else if ((step -= checkpoint->name_fd_count) < checkpoint->count)
-        loop_write(cas->disk.loop, &cas->flush.op, volume_map(cas->volume), checkpoint->blocks[step].bytes,
-                   STORE_PAGE, checkpoint->blocks[step].offset);
-    else if (step == checkpoint->count && checkpoint->count > 0)
-        loop_fdatasync(cas->disk.loop, &cas->flush.op, volume_map(cas->volume));
-    else
-        flush_end(cas);
-}
-
-static void flush_step_done(struct loop_op *op, int result, unsigned flags)
-{
-    struct disk_cas *cas = container_of(op, struct disk_cas, flush.op);
-    (void)flags;
-    if (result >= 0) {
-        flush_next(cas);
-        return;
-    }
-    cas->flush.result = result;
-    flush_end(cas);
-}
-
-static void flush_round(struct disk_cas *cas)
-{
-    cas->flush.active = true;
-    cas->flush.step = 0;
-    cas->flush.op = (struct loop_op){.done = flush_step_done};
-    cas->flush.result = volume_checkpoint_begin(cas->volume, &cas->flush.checkpoint);
-    if (cas->flush.result < 0)
-        flush_end(cas);
-    else
-        flush_next(cas);
-}
-
-static void disk_cas_flush(struct disk *disk, struct disk_io *io)
-{
-    struct disk_cas *cas = cas_of(disk);
-    io->disk = disk;
-    if (volume_map(cas->volume) < 0) { /* scratch: nothing of it is to last */
-        io->done(io, 0);
-        return;
-    }
-    if (io_queue_add(cas->flush.active ? &cas->flush.waiting : &cas->flush.served, io) < 0)
-        io->done(io, -ENOMEM);
-    else if (!cas->flush.active)
-        flush_round(cas);
-}
-
 /* --- opening and closing --- */
 
-/* A flush, so that no power cut afterwards finds a page marked in the map that is not in the delta. After the
- * guest's own last flush there is nothing to do. */
-static void disk_cas_write_back(struct disk *disk)
+static void disk_cas_attach(struct disk *disk)
 {
-    struct disk_cas *cas = cas_of(disk);
-    if (cas->volume && volume_unsaved(cas->volume) && volume_flush(cas->volume) < 0)
-        log_warn("volume %s: what its guest wrote and did not flush is lost: %s", volume_id(cas->volume),
-                 fail_text());
+    disk_objects_attach(&cas_of(disk)->objects, disk->loop);
 }
 
 static void disk_cas_close(struct disk *disk)
 {
     struct disk_cas *cas = cas_of(disk);
-    disk_cas_write_back(disk);
+    if (cas->volume)
+        disk_cas_write_back(disk);
     disk_objects_free(&cas->objects);
     volume_close(cas->volume);
     store_close(cas->store);
-    free(cas->held.items);
-    free(cas->flush.served.items);
-    free(cas->flush.waiting.items);
+    free(cas->ranges.waiting.items);
     free(cas);
 }
 
 static const struct disk_ops disk_cas_ops = {
+    .attach = disk_cas_attach,
     .read = disk_cas_read,
     .write = disk_cas_write,
     .flush = disk_cas_flush,
@@ -480,7 +282,20 @@ static int open_volume(struct disk_cas *cas, const char *spec, bool read_only)
                              &cas->volume);
 }
 
-int disk_cas_open(struct loop *loop, const char *store_path, const char *spec, bool read_only,
+static int open_all(struct disk_cas *cas, const char *store_path, const char *spec,
+                    const struct disk_options *options)
+{
+    int r = store_open(store_path, &cas->store);
+    if (r == 0)
+        r = open_volume(cas, spec, options->read_only);
+    if (r == 0)
+        r = disk_choose_sector(spec, options, volume_bytes(cas->volume), &cas->disk.sector);
+    if (r == 0)
+        r = disk_objects_init(&cas->objects, cas->store, volume_manifest(cas->volume));
+    return r;
+}
+
+int disk_cas_open(const char *store_path, const char *spec, const struct disk_options *options,
                   struct disk **ret_disk)
 {
     if (!store_path)
@@ -488,21 +303,14 @@ int disk_cas_open(struct loop *loop, const char *store_path, const char *spec, b
     struct disk_cas *cas = calloc(1, sizeof(*cas));
     if (!cas)
         return fail(-ENOMEM, "%s: no memory for a disk", spec);
-    int r = store_open(store_path, &cas->store);
-    if (r == 0)
-        r = open_volume(cas, spec, read_only);
-    if (r == 0)
-        r = disk_objects_init(&cas->objects, loop, cas->store, volume_manifest(cas->volume));
+    cas->disk.ops = &disk_cas_ops;
+    int r = open_all(cas, store_path, spec, options);
     if (r < 0) {
         disk_cas_close(&cas->disk);
         return r;
     }
-    cas->objects.resume = resume_read;
-    cas->disk = (struct disk){.ops = &disk_cas_ops,
-                              .loop = loop,
-                              .size = volume_bytes(cas->volume),
-                              .block_size = STORE_PAGE,
-                              .read_only = !volume_writable(cas->volume)};
+    cas->disk.size = volume_bytes(cas->volume);
+    cas->disk.read_only = !volume_writable(cas->volume);
     snprintf(cas->disk.serial, sizeof(cas->disk.serial), "%.20s", volume_id(cas->volume));
     *ret_disk = &cas->disk;
     return 0;

@@ -3,101 +3,110 @@
 #include "base/log.h"
 #include <sys/resource.h>
 
+/* An object that nothing in this boot has verified is read and hashed in pieces of this size before its first
+ * use: 40 us of the loop's time each (1.6 GB/s), between which other queues have their turn. */
+#define VERIFY_PIECE (64u * 1024)
+
+/* Evicted descriptors are closed so many at a time: before that, what was started with them is handed to the
+ * kernel, which is a system call. */
+#define CLOSE_BATCH 64u
+
+/* What the process opens besides objects: devices, vCPUs, disks, connections. */
+#define OTHER_FILES 512u
+
+enum object_state {
+    OBJECT_GOOD,
+    OBJECT_VERIFYING, /* requests wait in its verification */
+    OBJECT_BAD,       /* until it is evicted */
+};
+
+struct object_file {
+    struct disk_objects *disk; /* NULL: this row of the table is free */
+    uint32_t object;
+    int fd; /* -1 if it could not be opened */
+    enum object_state state;
+    bool used; /* since the clock hand last came by */
+    struct verification *verification;
+};
+
 struct verification {
     struct loop_op op;
-    struct disk_objects *objects;
     struct object_file *file;
     struct object_id id;
     struct object_hasher *hasher;
     uint64_t done, length; /* bytes */
-    struct io_queue waiting;
+    struct disk_queue waiting;
     uint8_t piece[VERIFY_PIECE];
 };
 
-int io_queue_add(struct io_queue *queue, struct disk_io *io)
-{
-    if (queue->count == queue->capacity) {
-        unsigned capacity = queue->capacity ? 2 * queue->capacity : 8;
-        struct disk_io **items = realloc(queue->items, capacity * sizeof(struct disk_io *));
-        if (!items)
-            return fail(-ENOMEM, "no memory to queue a disk request");
-        queue->items = items;
-        queue->capacity = capacity;
-    }
-    queue->items[queue->count++] = io;
-    return 0;
-}
+/* The loop thread's. Memory is touched for as many rows as were ever in use. */
+static struct {
+    struct object_file files[OBJECT_FILES_MAX];
+    unsigned limit, count, hand; /* rows that may be used, and that have been */
+    int closing[OBJECT_FILES_MAX];
+    unsigned closing_count;
+} table;
 
-static void close_evicted(struct loop_prepare *prepare)
-{
-    struct disk_objects *objects = container_of(prepare, struct disk_objects, prepare);
-    for (unsigned i = 0; i < objects->closing_count[1]; i++)
-        cleanup_fd(&objects->closing[1][i]);
-    for (unsigned i = 0; i < objects->closing_count[0]; i++)
-        objects->closing[1][i] = objects->closing[0][i];
-    objects->closing_count[1] = objects->closing_count[0];
-    objects->closing_count[0] = 0;
-}
+/* --- the limit of open files --- */
 
-/* As many files as a quarter of what the process may have open, having asked for more. */
-static unsigned allowed_files(void)
+static rlim_t file_limit(void)
 {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-        return 64;
-    if (limit.rlim_cur < limit.rlim_max) {
-        struct rlimit more = {.rlim_cur =
-                                  MIN(limit.rlim_max, (rlim_t)(limit.rlim_cur + 4 * OBJECT_FILES_MAX)),
-                              .rlim_max = limit.rlim_max};
-        if (setrlimit(RLIMIT_NOFILE, &more) == 0)
-            limit = more;
-    }
-    return (unsigned)MAX(MIN(limit.rlim_cur / 4, (rlim_t)OBJECT_FILES_MAX), (rlim_t)64);
+    return getrlimit(RLIMIT_NOFILE, &limit) < 0 ? 1024 : limit.rlim_cur;
 }
 
-int disk_objects_init(struct disk_objects *objects, struct loop *loop, struct store *store,
-                      const struct manifest *manifest)
+/* Three quarters of few files, all but OTHER_FILES of many. */
+static unsigned allowed_objects(void)
 {
-    *objects = (struct disk_objects){.loop = loop, .store = store, .manifest = manifest};
-    size_t count = (size_t)manifest->object_count + 1; /* + 1: an image may have none */
-    objects->file_count = (unsigned)MIN((uint64_t)allowed_files(), count);
-    objects->files = calloc(objects->file_count, sizeof(*objects->files));
-    objects->file_of = calloc(count, sizeof(*objects->file_of));
-    objects->good = calloc((count + 7) / 8, 1);
-    if (!objects->files || !objects->file_of || !objects->good) {
-        disk_objects_free(objects);
-        return fail(-ENOMEM, "no memory for a disk of %zu objects", count);
-    }
-    for (unsigned i = 0; i < objects->file_count; i++)
-        objects->files[i].fd = -1;
-    fd_reserve(objects->file_count);
-    objects->prepare.run = close_evicted;
-    loop_prepare_add(loop, &objects->prepare);
-    return 0;
+    rlim_t files = file_limit();
+    rlim_t objects = files - MIN(files / 4, (rlim_t)OTHER_FILES);
+    return (unsigned)MIN(MAX(objects, (rlim_t)8), (rlim_t)OBJECT_FILES_MAX);
 }
 
-void disk_objects_free(struct disk_objects *objects)
+static void ask_for_more_files(void)
 {
-    if (objects->prepare.run)
-        loop_prepare_remove(objects->loop, &objects->prepare);
-    for (unsigned i = 0; objects->files && i < objects->file_count; i++)
-        cleanup_fd(&objects->files[i].fd);
-    for (unsigned list = 0; list < 2; list++)
-        for (unsigned i = 0; i < objects->closing_count[list]; i++)
-            cleanup_fd(&objects->closing[list][i]);
-    free(objects->files);
-    free(objects->file_of);
-    free(objects->good);
-    *objects = (struct disk_objects){0};
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= OBJECT_FILES_MAX + OTHER_FILES)
+        return;
+    limit.rlim_cur = MIN(limit.rlim_max, (rlim_t)(OBJECT_FILES_MAX + OTHER_FILES));
+    (void)setrlimit(RLIMIT_NOFILE, &limit); /* what there is has to do otherwise */
 }
 
-/* The clock algorithm over files; NULL if all are being verified or no more can be evicted in this turn. */
-static struct object_file *take_file(struct disk_objects *objects)
+/* An error that says nothing of the object, and that may be over at the next request. */
+static bool is_shortage(int error)
 {
-    for (unsigned steps = 0; steps < 2 * objects->file_count; steps++) {
-        struct object_file *file = &objects->files[objects->hand];
-        objects->hand = (objects->hand + 1) % objects->file_count;
-        if (file->state == OBJECT_ABSENT)
+    return error == -EMFILE || error == -ENFILE || error == -ENOMEM;
+}
+
+/* --- the table --- */
+
+static void close_evicted(struct loop *loop)
+{
+    if (table.closing_count == 0 || !loop_submit(loop))
+        return;
+    for (unsigned i = 0; i < table.closing_count; i++)
+        cleanup_fd(&table.closing[i]);
+    table.closing_count = 0;
+}
+
+/* A request with the descriptor may be started and not yet be with the kernel: it is closed later. */
+static void evict(struct object_file *file)
+{
+    if (file->fd >= 0)
+        table.closing[table.closing_count++] = fd_steal(&file->fd);
+    file->disk->file_of[file->object] = 0;
+    file->disk = NULL;
+}
+
+/* The clock algorithm: a row that is free now, or NULL if all are being verified or must wait for the kernel. */
+static struct object_file *evict_one(struct loop *loop)
+{
+    if (table.closing_count >= CLOSE_BATCH)
+        close_evicted(loop);
+    for (unsigned steps = 0; steps < 2 * table.count && table.closing_count < OBJECT_FILES_MAX; steps++) {
+        struct object_file *file = &table.files[table.hand];
+        table.hand = (table.hand + 1) % table.count;
+        if (!file->disk)
             return file;
         if (file->state == OBJECT_VERIFYING)
             continue;
@@ -105,27 +114,68 @@ static struct object_file *take_file(struct disk_objects *objects)
             file->used = false;
             continue;
         }
-        if (file->fd >= 0) {
-            if (objects->closing_count[0] == ARRAY_SIZE(objects->closing[0]))
-                return NULL;
-            objects->closing[0][objects->closing_count[0]++] = fd_steal(&file->fd);
-        }
-        objects->file_of[file->object] = 0;
-        file->state = OBJECT_ABSENT;
+        evict(file);
         return file;
     }
     return NULL;
 }
 
-static bool known_good(const struct disk_objects *objects, uint32_t object)
+static struct object_file *take_file(struct loop *loop)
 {
-    return objects->good[object / 8] >> (object % 8) & 1;
+    if (table.count < table.limit)
+        return &table.files[table.count++];
+    return evict_one(loop);
 }
+
+/* The process has no descriptors left: a batch of ours goes. */
+static void give_files_back(struct loop *loop)
+{
+    for (unsigned i = 0; i < CLOSE_BATCH && table.count > 0; i++)
+        (void)evict_one(loop);
+    close_evicted(loop);
+}
+
+int disk_objects_init(struct disk_objects *objects, struct store *store, const struct manifest *manifest)
+{
+    size_t count = (size_t)manifest->object_count + 1; /* + 1: an image may have none */
+    *objects = (struct disk_objects){.store = store, .manifest = manifest};
+    objects->file_of = calloc(count, sizeof(*objects->file_of));
+    objects->good = calloc((count + 7) / 8, 1);
+    if (!objects->file_of || !objects->good) {
+        disk_objects_free(objects);
+        return fail(-ENOMEM, "no memory for a disk of %zu objects", count);
+    }
+    ask_for_more_files();
+    fd_reserve((unsigned)MIN(count, (size_t)allowed_objects()));
+    return 0;
+}
+
+void disk_objects_attach(struct disk_objects *objects, struct loop *loop)
+{
+    objects->loop = loop;
+    table.limit = allowed_objects();
+}
+
+void disk_objects_free(struct disk_objects *objects)
+{
+    for (unsigned i = 0; objects->loop && i < table.count; i++) {
+        if (table.files[i].disk != objects)
+            continue;
+        CHECK(table.files[i].state != OBJECT_VERIFYING);
+        cleanup_fd(&table.files[i].fd);
+        table.files[i].disk = NULL;
+    }
+    free(objects->file_of);
+    free(objects->good);
+    *objects = (struct disk_objects){0};
+}
+
+/* --- verification --- */
 
 static void verification_end(struct verification *verification, int result)
 {
-    struct disk_objects *objects = verification->objects;
     struct object_file *file = verification->file;
+    struct disk_objects *objects = file->disk;
     struct object_id actual;
     object_hasher_end(verification->hasher, &actual);
     if (result == 0) {
@@ -143,19 +193,21 @@ static void verification_end(struct verification *verification, int result)
         log_warn("object %s of %s %s: the guest gets I/O errors (stellarium verify)",
                  object_id_text(&verification->id, text), store_path(objects->store),
                  result == -EBADMSG ? "is corrupt" : "cannot be read");
+        if (is_shortage(result))
+            evict(file);
     }
-    objects->verifying--;
     for (unsigned i = 0; i < verification->waiting.count; i++)
-        objects->resume(objects->owner, verification->waiting.items[i]);
+        disk_cas_resume(verification->waiting.items[i], result);
     free(verification->waiting.items);
     free(verification);
 }
 
 static void read_piece(struct verification *verification)
 {
+    const struct object_file *file = verification->file;
     uint64_t length = MIN(verification->length - verification->done, (uint64_t)VERIFY_PIECE);
-    loop_read(verification->objects->loop, &verification->op, verification->file->fd, verification->piece,
-              (uint32_t)length, verification->done);
+    loop_read(file->disk->loop, &verification->op, file->fd, verification->piece, (uint32_t)length,
+              verification->done);
 }
 
 static void piece_done(struct loop_op *op, int result, unsigned flags)
@@ -174,17 +226,13 @@ static void piece_done(struct loop_op *op, int result, unsigned flags)
         verification_end(verification, result < 0 ? result : -EIO);
 }
 
-static int verification_begin(struct disk_objects *objects, struct object_file *file,
-                              const struct object_id *id, unsigned pages)
+static int verification_begin(struct object_file *file, const struct object_id *id, unsigned pages)
 {
     struct verification *verification = malloc(sizeof(*verification));
     if (!verification)
         return fail(-ENOMEM, "no memory to verify an object");
-    *verification = (struct verification){.op.done = piece_done,
-                                          .objects = objects,
-                                          .file = file,
-                                          .id = *id,
-                                          .length = (uint64_t)pages * STORE_PAGE};
+    *verification = (struct verification){
+        .op.done = piece_done, .file = file, .id = *id, .length = (uint64_t)pages * STORE_PAGE};
     int r = object_hasher_begin(&verification->hasher);
     if (r < 0) {
         free(verification);
@@ -192,56 +240,78 @@ static int verification_begin(struct disk_objects *objects, struct object_file *
     }
     file->state = OBJECT_VERIFYING;
     file->verification = verification;
-    objects->verifying++;
     read_piece(verification);
     return 0;
 }
 
-/* Opens an object into a free file. One that cannot be opened is remembered as bad: not asked for at each
- * request. */
+/* --- asking for an object --- */
+
+static bool known_good(const struct disk_objects *objects, uint32_t object)
+{
+    return objects->good[object / 8] >> (object % 8) & 1;
+}
+
+static int open_object(struct disk_objects *objects, const struct object_id *id, unsigned pages, int *ret_fd,
+                       bool *ret_verified)
+{
+    int r = object_open(objects->store, id, pages, ret_fd, ret_verified);
+    if (r == -EMFILE || r == -ENFILE) {
+        give_files_back(objects->loop);
+        r = object_open(objects->store, id, pages, ret_fd, ret_verified);
+    }
+    return r;
+}
+
+/* Opens an object into a free row of the table. One that cannot be opened is remembered as bad, so that not
+ * every request asks for it; but not for a shortage. */
 static int open_file(struct disk_objects *objects, struct object_file *file, uint32_t object)
 {
     struct object_id id;
     unsigned pages;
-    bool verified;
+    bool verified = false;
+    int fd = -1;
     manifest_object(objects->manifest, object, &id, &pages);
-    int r = object_open(objects->store, &id, pages, &file->fd, &verified);
-    file->object = object;
-    file->state = OBJECT_BAD;
+    int r = open_object(objects, &id, pages, &fd, &verified);
     if (r < 0)
         log_warn("%s: the guest gets I/O errors", fail_text());
-    else if (verified || known_good(objects, object))
+    if (is_shortage(r))
+        return r;
+    *file = (struct object_file){.disk = objects, .object = object, .fd = fd, .state = OBJECT_BAD};
+    objects->file_of[object] = (uint16_t)(file - table.files + 1);
+    if (r < 0)
+        return r;
+    if (verified || known_good(objects, object))
         file->state = OBJECT_GOOD;
     else
-        r = verification_begin(objects, file, &id, pages);
-    objects->file_of[object] = (uint16_t)(file - objects->files + 1);
+        r = verification_begin(file, &id, pages);
+    if (r < 0)
+        evict(file);
     return r;
 }
 
-/* Every file is being verified: this request waits for one of them like those that need it. */
-static int wait_for_any(struct disk_objects *objects, struct disk_io *io)
+/* Every row is being verified: this request waits for one of them like those that need it. */
+static int wait_for_any(struct disk_io *io)
 {
-    for (unsigned i = 0; i < objects->file_count; i++)
-        if (objects->files[i].state == OBJECT_VERIFYING)
-            return io_queue_add(&objects->files[i].verification->waiting, io);
+    for (unsigned i = 0; i < table.count; i++)
+        if (table.files[i].disk && table.files[i].state == OBJECT_VERIFYING)
+            return disk_queue_add(&table.files[i].verification->waiting, io);
     return fail(-EMFILE, "too many objects in one turn of the loop");
 }
 
 int disk_objects_get(struct disk_objects *objects, uint32_t object, struct disk_io *io, int *ret_fd)
 {
-    struct object_file *file =
-        objects->file_of[object] ? &objects->files[objects->file_of[object] - 1] : NULL;
+    struct object_file *file = objects->file_of[object] ? &table.files[objects->file_of[object] - 1] : NULL;
     if (!file) {
-        file = take_file(objects);
+        file = take_file(objects->loop);
         if (!file)
-            return wait_for_any(objects, io);
+            return wait_for_any(io);
         int r = open_file(objects, file, object);
         if (r < 0)
             return r;
     }
     file->used = true;
     if (file->state == OBJECT_VERIFYING)
-        return io_queue_add(&file->verification->waiting, io);
+        return disk_queue_add(&file->verification->waiting, io);
     if (file->state == OBJECT_BAD)
         return fail(-EIO, "an object is bad");
     *ret_fd = file->fd;

@@ -1,6 +1,7 @@
 /* Raw disks in regular files and block devices. Never mapped: a file that is truncated under a mapping kills
  * by SIGBUS, a read of it only comes up short. */
 #include "dev/disk.h"
+#include "dev/disk_ranges.h"
 
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -12,6 +13,12 @@
 struct disk_file {
     struct disk disk;
     int fd;
+    /* With `direct`, requests that O_DIRECT cannot do (unaligned buffers, parts of blocks) go through the page
+     * cache by a second description of the file, alone on their pages. A direct write afterwards has the kernel
+     * write those pages and drop them first. -1 without `direct`. */
+    int cached_fd;
+    uint32_t memory_align, offset_align; /* what O_DIRECT takes */
+    struct disk_ranges ranges;           /* used with `direct` only */
 };
 
 static struct disk_file *file_of(struct disk *disk)
@@ -21,9 +28,25 @@ static struct disk_file *file_of(struct disk *disk)
 
 /* --- reading and writing --- */
 
+/* Every length of a part must do, not only that of all: the kernel may split the request there. */
+static bool takes_direct(const struct disk_file *file, const struct disk_io *io)
+{
+    uint64_t offsets = io->offset + io->progress, buffers = 0;
+    for (unsigned i = 0; i < io->iov_count; i++) {
+        offsets |= io->iov[i].iov_len;
+        buffers |= (uintptr_t)io->iov[i].iov_base;
+    }
+    return !(offsets & (file->offset_align - 1)) && !(buffers & (file->memory_align - 1));
+}
+
+static int fd_for(const struct disk_file *file, const struct disk_io *io)
+{
+    return file->cached_fd >= 0 && !takes_direct(file, io) ? file->cached_fd : file->fd;
+}
+
 static void start_read(struct disk_io *io)
 {
-    int fd = file_of(io->disk)->fd;
+    int fd = fd_for(file_of(io->disk), io);
     uint64_t offset = io->offset + io->progress;
     if (io->iov_count == 1)
         loop_read(io->disk->loop, &io->op, fd, io->iov->iov_base, (uint32_t)io->iov->iov_len, offset);
@@ -33,7 +56,7 @@ static void start_read(struct disk_io *io)
 
 static void start_write(struct disk_io *io)
 {
-    int fd = file_of(io->disk)->fd;
+    int fd = fd_for(file_of(io->disk), io);
     uint64_t offset = io->offset + io->progress;
     if (io->iov_count == 1)
         loop_write(io->disk->loop, &io->op, fd, io->iov->iov_base, (uint32_t)io->iov->iov_len, offset);
@@ -41,44 +64,29 @@ static void start_write(struct disk_io *io)
         loop_writev(io->disk->loop, &io->op, fd, io->iov, io->iov_count, offset);
 }
 
-/* Takes the first `bytes` off the iovecs, fewer than they hold. */
-static void skip(struct disk_io *io, size_t bytes)
+/* True if the operation is over, `*result` as it is for done(). A file that ends early (it was truncated after it
+ * was opened) is an I/O error. */
+static bool is_over(struct disk_io *io, int *result)
 {
-    while (bytes >= io->iov->iov_len) {
-        bytes -= io->iov->iov_len;
-        io->iov++;
-        io->iov_count--;
+    if (*result == -EINTR)
+        return false;
+    if (*result > 0 && (uint64_t)*result < io->length - io->progress) {
+        disk_io_advance(io, (uint64_t)*result);
+        return false;
     }
-    io->iov->iov_base = (char *)io->iov->iov_base + bytes;
-    io->iov->iov_len -= bytes;
-}
-
-/* Goes on after a part. A file that ends early (it was truncated after it was opened) is an I/O error. */
-static void transferred(struct loop_op *op, int result, void (*start)(struct disk_io *io))
-{
-    struct disk_io *io = container_of(op, struct disk_io, op);
-    if (result > 0)
-        io->progress += (uint64_t)result;
-    if (io->progress >= io->length) {
-        io->done(io, 0);
-    } else if (result > 0 || result == -EINTR) {
-        skip(io, result > 0 ? (size_t)result : 0);
-        start(io);
-    } else {
-        io->done(io, result < 0 ? result : -EIO);
-    }
+    if (*result >= 0)
+        *result = *result == 0 ? -EIO : 0;
+    return true;
 }
 
 static void read_done(struct loop_op *op, int result, unsigned flags)
 {
+    struct disk_io *io = container_of(op, struct disk_io, op);
     (void)flags;
-    transferred(op, result, start_read);
-}
-
-static void write_done(struct loop_op *op, int result, unsigned flags)
-{
-    (void)flags;
-    transferred(op, result, start_write);
+    if (is_over(io, &result))
+        io->done(io, result);
+    else
+        start_read(io);
 }
 
 static void begin(struct disk *disk, struct disk_io *io, loop_done *done)
@@ -94,15 +102,103 @@ static void disk_file_read(struct disk *disk, struct disk_io *io)
     start_read(io);
 }
 
+/* --- changes: writes, discards, zeroes --- */
+
+static void write_done(struct loop_op *op, int result, unsigned flags);
+static void punch_done(struct loop_op *op, int result, unsigned flags);
+static void zero_range_done(struct loop_op *op, int result, unsigned flags);
+
+static void allocate(struct disk_io *io, int mode)
+{
+    loop_fallocate(io->disk->loop, &io->op, file_of(io->disk)->fd, mode | FALLOC_FL_KEEP_SIZE, io->offset,
+                   io->length);
+}
+
+/* Also after a part, or when it had to wait. */
+static void start_change(struct disk_io *io)
+{
+    struct disk_file *file = file_of(io->disk);
+    bool write = io->op.done == write_done;
+    if (file->cached_fd >= 0 && !disk_ranges_enter(&file->ranges, io, align_down(io->offset, DISK_PHYSICAL),
+                                                   align_up(io->offset + io->length, DISK_PHYSICAL),
+                                                   write && !takes_direct(file, io)))
+        return;
+    if (write)
+        start_write(io);
+    else
+        allocate(io, io->op.done == zero_range_done ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE);
+}
+
+static void leave(struct disk_io *io)
+{
+    struct disk_file *file = file_of(io->disk);
+    if (file->cached_fd >= 0)
+        disk_ranges_leave(&file->ranges, io, start_change);
+}
+
+static void change_done(struct disk_io *io, int result)
+{
+    leave(io);
+    io->done(io, result);
+}
+
+static void write_done(struct loop_op *op, int result, unsigned flags)
+{
+    struct disk_io *io = container_of(op, struct disk_io, op);
+    (void)flags;
+    if (is_over(io, &result)) {
+        change_done(io, result);
+    } else { /* what is left may be nothing for O_DIRECT, then it has to be alone */
+        leave(io);
+        start_change(io);
+    }
+}
+
 static void disk_file_write(struct disk *disk, struct disk_io *io)
 {
     begin(disk, io, write_done);
-    start_write(io);
+    start_change(io);
 }
 
-/* --- everything else --- */
+static void punch_done(struct loop_op *op, int result, unsigned flags)
+{
+    (void)flags;
+    change_done(container_of(op, struct disk_io, op), result);
+}
 
-static void whole_done(struct loop_op *op, int result, unsigned flags)
+/* A discard is a hint: a file system that cannot make holes has taken it. */
+static void discard_done(struct loop_op *op, int result, unsigned flags)
+{
+    punch_done(op, result == -EOPNOTSUPP ? 0 : result, flags);
+}
+
+static void disk_file_discard(struct disk *disk, struct disk_io *io)
+{
+    begin(disk, io, discard_done);
+    start_change(io);
+}
+
+/* A hole reads as zeros too; it only does not keep the space, which not every file system (tmpfs) can
+ * promise. */
+static void zero_range_done(struct loop_op *op, int result, unsigned flags)
+{
+    if (result == -EOPNOTSUPP) {
+        op->done = punch_done;
+        allocate(container_of(op, struct disk_io, op), FALLOC_FL_PUNCH_HOLE);
+    } else {
+        punch_done(op, result, flags);
+    }
+}
+
+static void disk_file_write_zeroes(struct disk *disk, struct disk_io *io)
+{
+    begin(disk, io, io->unmap ? punch_done : zero_range_done);
+    start_change(io);
+}
+
+/* --- the others --- */
+
+static void flush_done(struct loop_op *op, int result, unsigned flags)
 {
     struct disk_io *io = container_of(op, struct disk_io, op);
     (void)flags;
@@ -111,55 +207,16 @@ static void whole_done(struct loop_op *op, int result, unsigned flags)
 
 static void disk_file_flush(struct disk *disk, struct disk_io *io)
 {
-    begin(disk, io, whole_done);
+    begin(disk, io, flush_done);
     loop_fdatasync(disk->loop, &io->op, file_of(disk)->fd);
-}
-
-static void punch(struct disk_io *io)
-{
-    loop_fallocate(io->disk->loop, &io->op, file_of(io->disk)->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                   io->offset, io->length);
-}
-
-/* A discard is a hint: a file system that cannot make holes has taken it. */
-static void discard_done(struct loop_op *op, int result, unsigned flags)
-{
-    whole_done(op, result == -EOPNOTSUPP ? 0 : result, flags);
-}
-
-static void disk_file_discard(struct disk *disk, struct disk_io *io)
-{
-    begin(disk, io, discard_done);
-    punch(io);
-}
-
-/* A hole reads as zeros too; it only does not keep the space, which not every file system (tmpfs) can
- * promise. */
-static void zero_range_done(struct loop_op *op, int result, unsigned flags)
-{
-    struct disk_io *io = container_of(op, struct disk_io, op);
-    if (result == -EOPNOTSUPP) {
-        op->done = whole_done;
-        punch(io);
-    } else {
-        whole_done(op, result, flags);
-    }
-}
-
-static void disk_file_write_zeroes(struct disk *disk, struct disk_io *io)
-{
-    begin(disk, io, io->unmap ? whole_done : zero_range_done);
-    if (io->unmap)
-        punch(io);
-    else
-        loop_fallocate(disk->loop, &io->op, file_of(disk)->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
-                       io->offset, io->length);
 }
 
 static void disk_file_close(struct disk *disk)
 {
     struct disk_file *file = file_of(disk);
     cleanup_fd(&file->fd); /* and with it the lock */
+    cleanup_fd(&file->cached_fd);
+    free(file->ranges.waiting.items);
     free(file);
 }
 
@@ -173,28 +230,42 @@ static int disk_size(int fd, const char *path, const struct stat *st, uint64_t *
         return fail_errno(-errno, "%s: the size of the device", path);
     if (size == 0)
         return fail(-EINVAL, "%s: empty (make it as large as the disk is to be: truncate -s 1G)", path);
-    if (size % DISK_SECTOR)
-        return fail(-EINVAL, "%s: not a multiple of %u bytes (is it truncated?)", path, DISK_SECTOR);
     *ret_size = size;
     return 0;
 }
 
-/* Past the page cache, transfers must be whole blocks of the device below. */
-static uint32_t disk_block_size(int fd, const char *path, const struct stat *st, bool direct, uint64_t size)
+/* A device can be read-only although it opens for writing (blockdev --setro). */
+static int check_writable(int fd, const char *path, const struct stat *st)
 {
+    int read_only = 0;
+    if (S_ISBLK(st->st_mode) && ioctl(fd, BLKROGET, &read_only) == 0 && read_only)
+        return fail(-EROFS, "%s: the device is read-only (give it ,ro, or blockdev --setrw)", path);
+    return 0;
+}
+
+/* For O_DIRECT: the alignment it wants, and a description that wants none. */
+static int open_cached(struct disk_file *file, const char *path, bool read_only)
+{
+    struct statx x = {0};
     int logical = 0;
-    uint32_t block = DISK_SECTOR;
-    if (S_ISBLK(st->st_mode)) {
-        if (ioctl(fd, BLKSSZGET, &logical) == 0 && logical > 0)
-            block = (uint32_t)logical;
-    } else if (direct) {
-        struct statx x = {0};
-        if (statx(AT_FDCWD, path, 0, STATX_DIOALIGN, &x) == 0 && (x.stx_mask & STATX_DIOALIGN))
-            block = x.stx_dio_offset_align;
-        else
-            block = 4096; /* before Linux 6.1: what every disk can do */
+    file->memory_align = file->offset_align = 4096; /* before Linux 6.1: what every disk can do */
+    if (statx(file->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &x) == 0 && (x.stx_mask & STATX_DIOALIGN)) {
+        if (x.stx_dio_offset_align == 0)
+            return fail(-EINVAL, "%s: its file system has no direct I/O (leave ,direct out)", path);
+        file->memory_align = x.stx_dio_mem_align;
+        file->offset_align = x.stx_dio_offset_align;
+    } else if (ioctl(file->fd, BLKSSZGET, &logical) == 0 && logical > 0) {
+        file->memory_align = file->offset_align = (uint32_t)logical;
     }
-    return block >= 4096 && size % 4096 == 0 ? 4096 : DISK_SECTOR;
+    char again[32];
+    snprintf(again, sizeof(again), "/proc/self/fd/%d", file->fd);
+    file->cached_fd = open(again, O_CLOEXEC | (read_only ? O_RDONLY : O_RDWR));
+    if (file->cached_fd < 0)
+        return fail_errno(-errno, "%s: cannot be opened again for requests that direct I/O does not take",
+                          path);
+    /* No pages are read ahead, which a direct write would have to throw out again. */
+    (void)posix_fadvise(file->cached_fd, 0, 0, POSIX_FADV_RANDOM);
+    return 0;
 }
 
 /* One writer or many readers; the lock goes with the open file, also into a child of fork(2). */
@@ -226,30 +297,50 @@ static int open_failed(int error, const char *path, bool read_only, bool direct)
     return fail_errno(error, "%s", path);
 }
 
-int disk_file_open(struct loop *loop, const char *path, bool read_only, bool direct, struct disk **ret_disk)
+static int open_path(const char *path, const struct disk_options *options, struct stat *ret_st, int *ret_fd)
 {
-    struct stat st;
+    bool read_only = options->read_only;
     /* A look first: opening a FIFO would wait for its other end. */
+    struct stat st;
     if (stat(path, &st) < 0)
         return open_failed(-errno, path, true, false);
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
         return fail(-EINVAL, "%s: neither a file nor a block device", path);
-    int flags = O_CLOEXEC | (read_only ? O_RDONLY : O_RDWR) | (direct ? O_DIRECT : 0);
+    int flags = O_CLOEXEC | (read_only ? O_RDONLY : O_RDWR) | (options->direct ? O_DIRECT : 0);
     if (S_ISBLK(st.st_mode) && !read_only)
         flags |= O_EXCL; /* for a device: refuse one that is mounted */
     CLEANUP_FD int fd = open_noatime(AT_FDCWD, path, flags);
     if (fd < 0)
-        return open_failed(-errno, path, read_only, direct);
+        return open_failed(-errno, path, read_only, options->direct);
     if (fstat(fd, &st) < 0)
         return fail_errno(-errno, "%s", path);
+    *ret_st = st;
+    *ret_fd = fd_steal(&fd);
+    return 0;
+}
 
-    uint64_t size;
-    int r = disk_size(fd, path, &st, &size);
+static int open_file(struct disk_file *file, const char *path, const struct disk_options *options)
+{
+    struct stat st = {0};
+    int r = open_path(path, options, &st, &file->fd);
     if (r == 0)
-        r = lock(fd, path, read_only);
-    if (r < 0)
-        return r;
+        r = disk_size(file->fd, path, &st, &file->disk.size);
+    if (r == 0)
+        r = disk_choose_sector(path, options, file->disk.size, &file->disk.sector);
+    if (r == 0 && !options->read_only)
+        r = check_writable(file->fd, path, &st);
+    if (r == 0)
+        r = lock(file->fd, path, options->read_only);
+    if (r == 0 && options->direct)
+        r = open_cached(file, path, options->read_only);
+    if (r == 0)
+        snprintf(file->disk.serial, sizeof(file->disk.serial), "%llx-%llx", (unsigned long long)st.st_dev,
+                 (unsigned long long)(S_ISBLK(st.st_mode) ? st.st_rdev : st.st_ino));
+    return r;
+}
 
+int disk_file_open(const char *path, const struct disk_options *options, struct disk **ret_disk)
+{
     static const struct disk_ops ops = {
         .read = disk_file_read,
         .write = disk_file_write,
@@ -261,16 +352,13 @@ int disk_file_open(struct loop *loop, const char *path, bool read_only, bool dir
     struct disk_file *file = calloc(1, sizeof(*file));
     if (!file)
         return fail(-ENOMEM, "no memory for the disk %s", path);
-    file->disk = (struct disk){
-        .ops = &ops,
-        .loop = loop,
-        .size = size,
-        .block_size = disk_block_size(fd, path, &st, direct, size),
-        .read_only = read_only,
-    };
-    snprintf(file->disk.serial, sizeof(file->disk.serial), "%llx-%llx", (unsigned long long)st.st_dev,
-             (unsigned long long)(S_ISBLK(st.st_mode) ? st.st_rdev : st.st_ino));
-    file->fd = fd_steal(&fd);
+    *file =
+        (struct disk_file){.disk = {.ops = &ops, .read_only = options->read_only}, .fd = -1, .cached_fd = -1};
+    int r = open_file(file, path, options);
+    if (r < 0) {
+        disk_file_close(&file->disk);
+        return r;
+    }
     *ret_disk = &file->disk;
     return 0;
 }

@@ -147,15 +147,16 @@ static bool on_disk(const struct disk *disk, uint64_t sector, uint64_t length, u
     return length <= disk->size - *ret_offset;
 }
 
-/* Without FLUSH the driver takes a finished write for a durable one (5.2.6.2). */
-static void write_through_done(struct disk_io *io, int result)
+/* After a write, discard or write zeroes. Without FLUSH the driver takes a finished one for a durable one
+ * (5.2.6.2). */
+static void change_done(struct disk_io *io, int result)
 {
-    if (result < 0) {
-        io_done(io, result);
-        return;
-    }
+    const struct blk_request *request = container_of(io, struct blk_request, io);
     io->done = io_done;
-    io->disk->ops->flush(io->disk, io);
+    if (result < 0 || (request->blk->device.features & FEATURE(VIRTIO_BLK_F_FLUSH)))
+        io_done(io, result);
+    else
+        io->disk->ops->flush(io->disk, io);
 }
 
 static void start_transfer(struct blk_request *request, uint64_t sector, uint64_t length)
@@ -173,15 +174,13 @@ static void start_transfer(struct blk_request *request, uint64_t sector, uint64_
         return;
     }
     request->io.length = length;
-    request->io.done = io_done;
-    if (!write) {
+    request->io.done = write ? change_done : io_done;
+    if (write) {
+        disk->ops->write(disk, &request->io);
+    } else {
         request->filled = (uint32_t)length;
         disk->ops->read(disk, &request->io);
-        return;
     }
-    if (!(blk->device.features & FEATURE(VIRTIO_BLK_F_FLUSH)))
-        request->io.done = write_through_done;
-    disk->ops->write(disk, &request->io);
 }
 
 static void start_flush(struct blk_request *request)
@@ -228,7 +227,7 @@ static void range_done(struct disk_io *io, int result)
 {
     struct blk_request *request = container_of(io, struct blk_request, io);
     if (result < 0 || request->blk->device.forget || ++request->range == request->range_count)
-        io_done(io, result);
+        change_done(io, result);
     else
         start_range(request);
 }
@@ -344,7 +343,8 @@ static void blk_destroy(struct virtio_device *device)
 
 static uint64_t blk_features(const struct disk *disk)
 {
-    uint64_t features = FEATURE(VIRTIO_BLK_F_SEG_MAX) | FEATURE(VIRTIO_BLK_F_BLK_SIZE);
+    uint64_t features =
+        FEATURE(VIRTIO_BLK_F_SEG_MAX) | FEATURE(VIRTIO_BLK_F_BLK_SIZE) | FEATURE(VIRTIO_BLK_F_TOPOLOGY);
     if (disk->read_only)
         return features | FEATURE(VIRTIO_BLK_F_RO);
     features |= FEATURE(VIRTIO_BLK_F_FLUSH);
@@ -376,12 +376,15 @@ int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label, stru
         free(requests);
         return r;
     }
+    disk_attach(disk, loop);
     blk->disk = disk;
     blk->requests = requests;
     const struct virtio_blk_config config = {
         .capacity = disk->size / DISK_SECTOR,
         .seg_max = BLK_SEG_MAX,
-        .blk_size = disk->block_size,
+        .blk_size = disk->sector,
+        .physical_block_exp = (uint8_t)__builtin_ctz(DISK_PHYSICAL / disk->sector),
+        .min_io_size = (uint16_t)(DISK_PHYSICAL / disk->sector),
         .num_queues = 1,
         .max_discard_sectors = BLK_RANGE_SECTORS_MAX,
         .max_discard_seg = BLK_RANGES_MAX,

@@ -178,6 +178,11 @@ void loop_timer_start(struct loop *loop, struct loop_timer *timer, uint64_t nano
     op_to_sqe(sqe, &timer->op);
 }
 
+bool loop_submit(struct loop *loop)
+{
+    return io_uring_submit(&loop->ring) >= 0 && io_uring_sq_ready(&loop->ring) == 0;
+}
+
 void loop_cancel(struct loop *loop, struct loop_op *op)
 {
     if (!op->in_flight)

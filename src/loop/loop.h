@@ -79,6 +79,10 @@ struct loop_timer {
 };
 void loop_timer_start(struct loop *loop, struct loop_timer *timer, uint64_t nanoseconds);
 
+/* Hands what was started so far to the kernel now. True if it has taken all of it: descriptors that are used by
+ * ops in flight may be closed then. */
+bool loop_submit(struct loop *loop);
+
 /* Asks for an op's end. It still completes, with its result or -ECANCELED, and only then may its memory
  * go. */
 void loop_cancel(struct loop *loop, struct loop_op *op);

@@ -104,7 +104,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     CHECK(fd >= 0 && ftruncate(fd, DISK_BYTES) == 0);
     rig_new(MEM_BYTES);
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    CHECK(disk_file_open(rig.loop, path, false, false, &disk) == 0);
+    CHECK(disk_file_open(path, &(struct disk_options){0}, &disk) == 0);
     CHECK(virtio_blk_new(rig.loop, disk, "disk 0", &device) == 0);
     rig_attach(device);
     return 0;

@@ -32,8 +32,8 @@ Test(config, everything_at_once)
     int error;
     struct config config =
         from_args(ARGS("--kernel", "vmlinux", "--initrd", "initrd", "--rootfs", "root.ext4,ro", "--disk",
-                       "b.img", "--disk", "c,d.img,ro,direct", "--memory", "2G", "--cpus", "4", "--hugepages",
-                       "--serial", "file=log"),
+                       "b.img", "--disk", "c,d.img,ro,sector=4096,direct", "--memory", "2G", "--cpus", "4",
+                       "--hugepages", "--serial", "file=log"),
                   &error);
     cr_assert_eq(error, 0, "%s", fail_text());
     cr_assert_str_eq(config.kernel, "vmlinux", "kernel");
@@ -48,6 +48,7 @@ Test(config, everything_at_once)
     cr_assert(config.drives[0].read_only, "and means what it says");
     cr_assert_str_eq(config.drives[2].path, "c,d.img", "a comma in a name stays");
     cr_assert(config.drives[2].read_only && config.drives[2].direct, "two suffixes");
+    cr_assert(config.drives[2].sector == 4096 && config.drives[1].sector == 0, "and a third");
     config_free(&config);
 }
 
@@ -154,7 +155,8 @@ Test(config, firecrackers_file)
     int r = from_json(
         "{\"boot-source\": {\"kernel_image_path\": \"vmlinux\", \"boot_args\": \"console=ttyS0\","
         "                   \"initrd_path\": null},"
-        " \"drives\": [{\"drive_id\": \"d\", \"path_on_host\": \"d.img\", \"is_root_device\": false},"
+        " \"drives\": [{\"drive_id\": \"d\", \"path_on_host\": \"d.img\", \"is_root_device\": false,"
+        "               \"sector\": 4096},"
         "              {\"drive_id\": \"r\", \"path_on_host\": \"r.img\", \"is_root_device\": true,"
         "               \"is_read_only\": true}],"
         " \"machine-config\": {\"vcpu_count\": 2, \"mem_size_mib\": 256, \"smt\": false}}",
@@ -163,6 +165,7 @@ Test(config, firecrackers_file)
     cr_assert_eq(config.cpus, 2, "CPUs");
     cr_assert_eq(config.memory, 256 * MIB, "memory");
     cr_assert_str_eq(config.drives[0].path, "r.img", "the root is first");
+    cr_assert(config.drives[1].sector == 4096 && config.drives[0].sector == 0, "sectors");
     char *line = line_of(&config);
     cr_assert_str_eq(line, "console=ttyS0 root=/dev/vda ro", "boot_args replaces the default");
     free(line);
@@ -187,6 +190,7 @@ Test(config, json_that_is_refused)
         {"{\"machine-config\": {\"smt\": true}}", "smt"},
         {"{\"drives\": [{}]}", "path_on_host"},
         {"{\"drives\": [1]}", "object"},
+        {"{\"drives\": [{\"path_on_host\": \"x\", \"sector\": 1024}]}", "512 or 4096"},
         {"{\"drives\": {}}", "array"},
         {"{\"drives\": [], \"drives\": []}", "duplicate"},
     };

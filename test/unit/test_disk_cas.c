@@ -10,6 +10,7 @@ enum { PAGES = 1400 };
 static struct rig rig;
 static struct loop *loop;
 static uint8_t *model; /* what the disk should read as */
+static const struct disk_options writable = {0};
 static char store_directory[128], volume_spec[160];
 
 static void make(void)
@@ -38,8 +39,9 @@ TestSuite(disk_cas, .timeout = 60, .init = make, .fini = remove_all);
 static struct disk *open_disk(const char *spec, bool read_only)
 {
     struct disk *disk = NULL;
-    cr_assert_eq(disk_cas_open(loop, store_directory, spec, read_only, &disk), 0, "open %s: %s", spec,
-                 fail_text());
+    cr_assert_eq(disk_cas_open(store_directory, spec, &(struct disk_options){.read_only = read_only}, &disk),
+                 0, "open %s: %s", spec, fail_text());
+    disk_attach(disk, loop);
     return disk;
 }
 
@@ -189,6 +191,83 @@ Test(disk_cas, sectors_of_one_page_written_at_once)
     disk->ops->close(disk);
 }
 
+/* Writes and discards of sectors, many at once and two or more in each page, none over another: each batch is
+ * in a part of the disk where no page is in the delta yet. */
+Test(disk_cas, batches_of_odd_writes_beside_each_other)
+{
+    enum { BATCH = 48, WINDOW = 5 };
+    struct disk *disk = open_disk(volume_spec, false);
+    struct request requests[BATCH];
+    unsigned state = 3;
+    for (unsigned batch = 0; batch < 40; batch++) {
+        pending = BATCH;
+        for (unsigned i = 0; i < BATCH; i++) {
+            state = state * 1103515245 + 12345;
+            uint64_t sector = (uint64_t)(batch * BATCH + i) * WINDOW + (state >> 16) % 3;
+            uint64_t length = (1 + (state >> 20) % 3) * UINT64_C(512);
+            request_make(&requests[i], sector * 512, length);
+            memset(requests[i].bytes, state % 5 ? (int)(state >> 8) : 0, length);
+            memcpy(model + sector * 512, requests[i].bytes, length);
+        }
+        for (unsigned i = 0; i < BATCH; i++)
+            if (requests[i].bytes[0])
+                disk->ops->write(disk, &requests[i].io);
+            else
+                disk->ops->discard(disk, &requests[i].io);
+        wait_for_requests();
+        for (unsigned i = 0; i < BATCH; i++) {
+            cr_assert_eq(requests[i].result, 0, "request %u: %d", i, requests[i].result);
+            free(requests[i].bytes);
+        }
+    }
+    expect_all(disk);
+    disk->ops->close(disk);
+}
+
+/* A page that is written whole while a part of it is read, modified and written keeps what came last. */
+Test(disk_cas, whole_pages_beside_parts_of_them)
+{
+    struct disk *disk = open_disk(volume_spec, false);
+    for (unsigned page = 0; page < 200; page++) {
+        struct request whole, part;
+        uint64_t at = page * STORE_PAGE;
+        request_make(&whole, at, page % 2 ? 2 * STORE_PAGE : STORE_PAGE);
+        request_make(&part, at + 1024, 512);
+        memset(whole.bytes, 0x11, whole.io.length);
+        memset(part.bytes, 0x22, 512);
+        pending = 2;
+        disk->ops->write(disk, page % 3 ? &whole.io : &part.io);
+        disk->ops->write(disk, page % 3 ? &part.io : &whole.io);
+        wait_for_requests();
+        cr_assert(whole.result == 0 && part.result == 0, "results %d, %d", whole.result, part.result);
+        memset(model + at, 0x11, whole.io.length);
+        struct request read;
+        request_make(&read, at, STORE_PAGE);
+        cr_assert_eq(run_one(disk->ops->read, disk, &read), 0, "read: %d", read.result);
+        for (unsigned i = 0; i < STORE_PAGE; i++)
+            if (read.bytes[i] != 0x11)
+                cr_assert(i / 512 == 2 && read.bytes[i] == 0x22, "page %u, byte %u: %x", page, i,
+                          read.bytes[i]);
+        memcpy(model + at, read.bytes, STORE_PAGE);
+        free(whole.bytes);
+        free(part.bytes);
+        free(read.bytes);
+    }
+    expect_all(disk);
+    disk->ops->close(disk);
+}
+
+Test(disk_cas, sectors_are_512_bytes_unless_asked_for)
+{
+    struct disk *disk = open_disk(volume_spec, false);
+    cr_assert_eq(disk->sector, 512, "a sector of %u", disk->sector);
+    disk->ops->close(disk);
+    cr_assert_eq(disk_cas_open(store_directory, volume_spec, &(struct disk_options){.sector = 4096}, &disk),
+                 0, "%s", fail_text());
+    cr_assert_eq(disk->sector, 4096, "a sector of %u", disk->sector);
+    disk->ops->close(disk);
+}
+
 Test(disk_cas, many_reads_wait_for_one_verification)
 {
     rig.store->boot_tag++; /* what follows is for the disk's own store: */
@@ -265,11 +344,11 @@ Test(disk_cas, a_throw_away_clone_forgets_and_a_volume_is_alone)
     rig_expect(&rig, "image", image, PAGES);
     free(image);
     disk = open_disk(volume_spec, false);
-    cr_assert_eq(disk_cas_open(loop, store_directory, volume_spec, false, &second), -EBUSY, "opened twice");
+    cr_assert_eq(disk_cas_open(store_directory, volume_spec, &writable, &second), -EBUSY, "opened twice");
     disk->ops->close(disk);
-    cr_assert_eq(disk_cas_open(loop, store_directory, "cas:nothing", false, &second), -ENOENT,
+    cr_assert_eq(disk_cas_open(store_directory, "cas:nothing", &writable, &second), -ENOENT,
                  "opened nothing");
-    cr_assert_eq(disk_cas_open(loop, NULL, "cas:image", false, &second), -EINVAL, "opened in no store");
+    cr_assert_eq(disk_cas_open(NULL, "cas:image", &writable, &second), -EINVAL, "opened in no store");
 }
 
 /* In a process of its own, which ends as by kill -9: without a word to the disk. */
@@ -308,7 +387,7 @@ Test(disk_cas, a_clean_end_keeps_what_was_not_flushed)
     zero_range(disk, 600 * STORE_PAGE, 3 * STORE_PAGE);
     disk->ops->write_back(disk);
     struct disk *other = NULL; /* still held: as by a VM that is about to end */
-    cr_assert_eq(disk_cas_open(loop, store_directory, volume_spec, true, &other), -EBUSY, "opened twice");
+    cr_assert_eq(disk_cas_open(store_directory, volume_spec, &writable, &other), -EBUSY, "opened twice");
     write_range(disk, 70 * STORE_PAGE, STORE_PAGE, 4);
     disk->ops->close(disk);
     disk = open_disk(volume_spec, true);
