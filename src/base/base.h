@@ -124,6 +124,20 @@ static inline uint64_t align_up(uint64_t value, uint64_t align)
     return align_down(value + (align - 1), align);
 }
 
+/*
+ * Room for `wanted` elements in an array that at least doubles when it grows: 0, or -ENOMEM with a message and
+ * nothing changed. `array` is the address of the pointer (NULL at first), `capacity` that of a size_t which
+ * counts elements (0 at first).
+ */
+#define array_reserve(array, wanted, capacity)                                                               \
+    __extension__({                                                                                          \
+        void *grown_ = array_grow(*(array), (wanted), (capacity), sizeof(**(array)));                        \
+        if (grown_)                                                                                          \
+            *(array) = grown_;                                                                               \
+        grown_ ? 0 : -ENOMEM;                                                                                \
+    })
+void *array_grow(void *array, size_t wanted, size_t *capacity, size_t element_size);
+
 /* A size as people write it: digits and an optional K, M, G or T (powers of 1024, either case, "iB" or "B"
  * may follow). -EINVAL with a message if it is not one, -ERANGE if it does not fit 64 bits. */
 int size_parse(const char *text, uint64_t *ret_bytes);

@@ -122,6 +122,27 @@ Test(arithmetic, overflow_and_alignment)
     cr_assert_eq(align_up(4096, 4096), 4096, "aligned stays");
 }
 
+Test(array, doubles_and_keeps_what_it_holds, .timeout = 10)
+{
+    uint32_t *numbers = NULL;
+    size_t capacity = 0;
+    unsigned moves = 0;
+    for (uint32_t i = 0; i < 10000; i++) {
+        size_t before = capacity;
+        cr_assert_eq(array_reserve(&numbers, i + 1, &capacity), 0, "room for %u", i + 1);
+        moves += capacity != before;
+        numbers[i] = i;
+    }
+    cr_assert_leq(moves, 12, "grown %u times", moves);
+    for (uint32_t i = 0; i < 10000; i++)
+        cr_assert_eq(numbers[i], i, "number %u", i);
+    uint32_t *before = numbers;
+    size_t capacity_before = capacity;
+    cr_assert_eq(array_reserve(&numbers, SIZE_MAX / 2, &capacity), -ENOMEM, "what no memory holds");
+    cr_assert(numbers == before && capacity == capacity_before, "changes nothing");
+    free(numbers);
+}
+
 static unsigned descriptor_table(void)
 {
     char line[256];

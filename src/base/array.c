@@ -1,0 +1,17 @@
+#include "base/base.h"
+
+#define ARRAY_FIRST 8u /* elements */
+
+void *array_grow(void *array, size_t wanted, size_t *capacity, size_t element_size)
+{
+    if (array && wanted <= *capacity)
+        return array;
+    size_t larger = MAX(MAX(wanted, 2 * *capacity), ARRAY_FIRST);
+    void *grown = reallocarray(array, larger, element_size);
+    if (!grown) {
+        fail_message("no memory for a list of %zu", larger);
+        return NULL;
+    }
+    *capacity = larger;
+    return grown;
+}
