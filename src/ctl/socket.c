@@ -1,0 +1,112 @@
+#include "ctl/socket.h"
+
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+/* Who connects while the loop is busy waits here; more get EAGAIN. */
+#define BACKLOG 128
+
+static int bind_private(int fd, const struct sockaddr_un *address)
+{
+    /* The file gets the socket's own mode: no moment in which others could connect, and no umask of the whole
+     * process. */
+    if (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)address, sizeof(*address)) < 0)
+        return -errno;
+    return 0;
+}
+
+/* True if `address` is a socket that nobody listens on. */
+static bool is_stale(const struct sockaddr_un *address)
+{
+    struct stat status;
+    if (lstat(address->sun_path, &status) < 0 || !S_ISSOCK(status.st_mode))
+        return false;
+    CLEANUP_FD int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    return probe >= 0 && connect(probe, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
+           errno == ECONNREFUSED;
+}
+
+/* The folder of `path`, locked. */
+static int lock_folder(const char *path)
+{
+    char copy[PATH_MAX];
+    snprintf(copy, sizeof(copy), "%s", path);
+    CLEANUP_FD int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    unsigned attempts = 0;
+    while (flock(fd, LOCK_EX | LOCK_NB) < 0)
+        if (errno != EWOULDBLOCK || !lock_again(&attempts))
+            return -errno;
+    return fd_steal(&fd);
+}
+
+/* A socket file exists a moment before it is listened on. Under the folder's lock others who look whether one
+ * is stale do not see that moment. */
+static int bind_and_listen(int fd, const struct sockaddr_un *address, bool replace)
+{
+    CLEANUP_FD int lock = lock_folder(address->sun_path); /* a folder that cannot be read goes without */
+    int r = bind_private(fd, address);
+    if (r == -EADDRINUSE && replace && is_stale(address)) {
+        if (unlink(address->sun_path) < 0)
+            return -errno;
+        r = bind_private(fd, address);
+    }
+    if (r == 0 && listen(fd, BACKLOG) < 0)
+        r = -errno;
+    return r;
+}
+
+static int absolute(const char *path, char **ret_path)
+{
+    CLEANUP_FREE char *folder = path[0] == '/' ? NULL : getcwd(NULL, 0);
+    if (path[0] != '/' && !folder)
+        return fail_errno(-errno, "%s", path);
+    if (asprintf(ret_path, "%s%s%s", folder ? folder : "", folder ? "/" : "", path) < 0)
+        return fail(-ENOMEM, "no memory for the control socket");
+    return 0;
+}
+
+int control_socket_listen(const char *path, bool replace, struct control_socket *ret_socket)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof(address.sun_path))
+        return fail(-ENAMETOOLONG, "%s: a socket's path has at most %zu bytes", path,
+                    sizeof(address.sun_path) - 1);
+    memcpy(address.sun_path, path, strlen(path));
+
+    CLEANUP_FREE char *whole = NULL;
+    int r = absolute(path, &whole);
+    if (r < 0)
+        return r;
+    CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return fail_errno(-errno, "%s", path);
+    r = bind_and_listen(fd, &address, replace);
+    if (r == -EADDRINUSE)
+        return fail(r, "%s: is there already, and in use or no socket (give another --api-sock)", path);
+    if (r < 0)
+        return fail_errno(r, "%s", path);
+    *ret_socket = (struct control_socket){.fd = fd_steal(&fd), .path = ptr_steal(&whole)};
+    return 0;
+}
+
+void control_socket_remove(struct control_socket *socket)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (socket->path && strlen(socket->path) < sizeof(address.sun_path)) {
+        memcpy(address.sun_path, socket->path, strlen(socket->path));
+        CLEANUP_FD int lock = lock_folder(address.sun_path);
+        if (is_stale(&address))
+            unlink(address.sun_path);
+    }
+    free(socket->path);
+    socket->path = NULL;
+}

@@ -1,0 +1,21 @@
+/* The control socket's place in the file system: made private at once, cleared of a dead predecessor, taken
+ * away again. */
+#pragma once
+
+#include "base/base.h"
+
+struct control_socket {
+    int fd;
+    char *path; /* absolute, so that it is found again wherever the process goes */
+};
+
+/*
+ * Listens at `path`, non-blocking, with mode 0600 from its first moment. A socket there that nobody listens
+ * on is replaced if `replace` is set; two that try so at once do not take each other's. -EADDRINUSE if
+ * something is there that stays, -ENAMETOOLONG, or an errno of the system's; all with a message.
+ */
+int control_socket_listen(const char *path, bool replace, struct control_socket *ret_socket);
+
+/* Removes the file and frees the path. The descriptor, which was the caller's, has been closed: what is still
+ * listened on at the path is another's, and stays. */
+void control_socket_remove(struct control_socket *socket);
