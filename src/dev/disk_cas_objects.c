@@ -21,7 +21,8 @@ enum object_state {
 };
 
 struct object_file {
-    struct disk_objects *disk; /* NULL: this row of the table is free */
+    struct disk_objects *disk;     /* NULL: this row of the table is free */
+    struct object_file *next_free; /* if it is */
     uint32_t object;
     int fd; /* -1 if it could not be opened */
     enum object_state state;
@@ -41,7 +42,7 @@ struct verification {
 
 /* The loop thread's. Memory is touched for as many rows as were ever in use. */
 static struct {
-    struct object_file files[OBJECT_FILES_MAX];
+    struct object_file files[OBJECT_FILES_MAX], *free;
     unsigned limit, count, hand; /* rows that may be used, and that have been */
     int closing[OBJECT_FILES_MAX];
     unsigned closing_count;
@@ -89,49 +90,65 @@ static void close_evicted(struct loop *loop)
     table.closing_count = 0;
 }
 
+static void free_row(struct object_file *file)
+{
+    file->disk = NULL;
+    file->next_free = table.free;
+    table.free = file;
+}
+
+/* Nothing is in flight with the descriptor. */
+static void drop(struct object_file *file)
+{
+    cleanup_fd(&file->fd);
+    file->disk->file_of[file->object] = 0;
+    free_row(file);
+}
+
 /* A request with the descriptor may be started and not yet be with the kernel: it is closed later. */
 static void evict(struct object_file *file)
 {
     if (file->fd >= 0)
         table.closing[table.closing_count++] = fd_steal(&file->fd);
-    file->disk->file_of[file->object] = 0;
-    file->disk = NULL;
+    drop(file);
 }
 
-/* The clock algorithm: a row that is free now, or NULL if all are being verified or must wait for the kernel. */
-static struct object_file *evict_one(struct loop *loop)
+/* The clock algorithm: false if all are being verified, or wait to be closed. */
+static bool evict_one(void)
 {
-    if (table.closing_count >= CLOSE_BATCH)
-        close_evicted(loop);
     for (unsigned steps = 0; steps < 2 * table.count && table.closing_count < OBJECT_FILES_MAX; steps++) {
         struct object_file *file = &table.files[table.hand];
         table.hand = (table.hand + 1) % table.count;
-        if (!file->disk)
-            return file;
-        if (file->state == OBJECT_VERIFYING)
+        if (!file->disk || file->state == OBJECT_VERIFYING)
             continue;
         if (file->used) {
             file->used = false;
             continue;
         }
         evict(file);
-        return file;
+        return true;
     }
-    return NULL;
+    return false;
 }
 
-static struct object_file *take_file(struct loop *loop)
+/* Sees to it that there is a free row of the table. */
+static bool find_row(struct loop *loop)
 {
-    if (table.count < table.limit)
-        return &table.files[table.count++];
-    return evict_one(loop);
+    if (table.closing_count >= CLOSE_BATCH)
+        close_evicted(loop);
+    if (!table.free && table.count < table.limit)
+        free_row(&table.files[table.count++]);
+    if (!table.free)
+        (void)evict_one();
+    return table.free != NULL;
 }
 
 /* The process has no descriptors left: a batch of ours goes. */
 static void give_files_back(struct loop *loop)
 {
-    for (unsigned i = 0; i < CLOSE_BATCH && table.count > 0; i++)
-        (void)evict_one(loop);
+    unsigned count = 0;
+    while (count < CLOSE_BATCH && evict_one())
+        count++;
     close_evicted(loop);
 }
 
@@ -159,11 +176,10 @@ void disk_objects_attach(struct disk_objects *objects, struct loop *loop)
 void disk_objects_free(struct disk_objects *objects)
 {
     for (unsigned i = 0; objects->loop && i < table.count; i++) {
-        if (table.files[i].disk != objects)
-            continue;
-        CHECK(table.files[i].state != OBJECT_VERIFYING);
-        cleanup_fd(&table.files[i].fd);
-        table.files[i].disk = NULL;
+        if (table.files[i].disk == objects) {
+            CHECK(table.files[i].state != OBJECT_VERIFYING);
+            drop(&table.files[i]);
+        }
     }
     free(objects->file_of);
     free(objects->good);
@@ -194,7 +210,7 @@ static void verification_end(struct verification *verification, int result)
                  object_id_text(&verification->id, text), store_path(objects->store),
                  result == -EBADMSG ? "is corrupt" : "cannot be read");
         if (is_shortage(result))
-            evict(file);
+            drop(file);
     }
     for (unsigned i = 0; i < verification->waiting.count; i++)
         disk_cas_resume(verification->waiting.items[i], result);
@@ -264,7 +280,7 @@ static int open_object(struct disk_objects *objects, const struct object_id *id,
 
 /* Opens an object into a free row of the table. One that cannot be opened is remembered as bad, so that not
  * every request asks for it; but not for a shortage. */
-static int open_file(struct disk_objects *objects, struct object_file *file, uint32_t object)
+static int open_row(struct disk_objects *objects, uint32_t object, struct object_file **ret_file)
 {
     struct object_id id;
     unsigned pages;
@@ -276,6 +292,8 @@ static int open_file(struct disk_objects *objects, struct object_file *file, uin
         log_warn("%s: the guest gets I/O errors", fail_text());
     if (is_shortage(r))
         return r;
+    struct object_file *file = table.free;
+    table.free = file->next_free;
     *file = (struct object_file){.disk = objects, .object = object, .fd = fd, .state = OBJECT_BAD};
     objects->file_of[object] = (uint16_t)(file - table.files + 1);
     if (r < 0)
@@ -284,9 +302,12 @@ static int open_file(struct disk_objects *objects, struct object_file *file, uin
         file->state = OBJECT_GOOD;
     else
         r = verification_begin(file, &id, pages);
-    if (r < 0)
-        evict(file);
-    return r;
+    if (r < 0) {
+        drop(file);
+        return r;
+    }
+    *ret_file = file;
+    return 0;
 }
 
 /* Every row is being verified: this request waits for one of them like those that need it. */
@@ -302,10 +323,9 @@ int disk_objects_get(struct disk_objects *objects, uint32_t object, struct disk_
 {
     struct object_file *file = objects->file_of[object] ? &table.files[objects->file_of[object] - 1] : NULL;
     if (!file) {
-        file = take_file(objects->loop);
-        if (!file)
+        if (!find_row(objects->loop))
             return wait_for_any(io);
-        int r = open_file(objects, file, object);
+        int r = open_row(objects, object, &file);
         if (r < 0)
             return r;
     }

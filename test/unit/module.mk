@@ -12,6 +12,10 @@ $(UNIT_BIN): $(BUILD)/test/unit/%: $(BUILD)/test/unit/%.o $(LIB)
 	$(SAY) LD $@
 	$(Q)$(CC) -pie $(LDFLAGS) -Wl,--no-gc-sections $< $(LIB) $(LIBS) -lcriterion -lseccomp -o $@
 
+# What a disk asks of the ring is written down.
+$(BUILD)/test/unit/test_disk_cas: LDFLAGS += -Wl,--wrap=loop_fdatasync,--wrap=loop_write
+$(BUILD)/test/unit/test_blk: LDFLAGS += -Wl,--wrap=loop_fdatasync
+
 asan: ## build the VMM and the unit tests with ASan and UBSan, every report fatal
 	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/asan STATIC=-pie WARNINGS=-Wall OPTIMIZE='-O1 -g -fno-omit-frame-pointer' \
 	    SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all' all units

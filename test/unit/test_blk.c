@@ -208,13 +208,6 @@ Test(blk, writes_and_flushes)
         cr_assert(bytes[i] == 0xa5, "byte %u", i);
 }
 
-Test(blk, writes_through_without_flush)
-{
-    attach(false);
-    rig_start(BASE, 128);
-    cr_assert(request(VIRTIO_BLK_T_OUT, 100, 512) == VIRTIO_BLK_S_OK, "not written");
-}
-
 Test(blk, many_in_flight)
 {
     start();
@@ -262,63 +255,6 @@ Test(blk, serial_number)
     cr_assert(request(VIRTIO_BLK_T_GET_ID, 0, 5) == VIRTIO_BLK_S_OK, "a short buffer");
 }
 
-/* --- past the page cache --- */
-
-enum { BATCH = 24, WINDOW = 4 };
-
-/* One of many writes in flight beside each other, two in each page: some that O_DIRECT takes, some from odd
- * buffers. No two overlap. */
-static void offer_small_write(uint8_t *model, unsigned i, unsigned random)
-{
-    uint32_t sector = WINDOW * i + random % 2, sectors = 1 + (random >> 4) % 3;
-    uint64_t at = BUFFER_AT + UINT64_C(0x3000) * i + (i % 3 == 0 ? 0 : (random >> 8) % 1500);
-    struct virtio_blk_outhdr h = {.type = VIRTIO_BLK_T_OUT, .sector = sector};
-    memcpy(host(HEADER_AT + 16 * i), &h, sizeof(h));
-    memset(host(at), (int)(random >> 3), sectors * 512);
-    memset(model + sector * 512, (int)(random >> 3), sectors * 512);
-    *host(STATUS_AT + i) = NOT_SET;
-    const struct part parts[] = {{HEADER_AT + 16 * i, 16, false},
-                                 {at, sectors * 256, false},
-                                 {at + sectors * 256, sectors * 256, false},
-                                 {STATUS_AT + i, 1, true}};
-    rings_add(&rig.rings, parts, ARRAY_SIZE(parts));
-}
-
-/* What O_DIRECT cannot take goes another way, and neither loses the other's bytes. */
-Test(blk, direct_takes_every_buffer_and_length)
-{
-    struct disk *disk = NULL;
-    if (disk_file_open(path, &(struct disk_options){.direct = true}, &disk) == -EINVAL)
-        cr_skip_test("no direct I/O in /tmp");
-    disk->ops->close(disk);
-    attach_with(&(struct disk_options){.direct = true});
-    rig_start(WITH_FLUSH, 128);
-    uint8_t *model = malloc(DISK_BYTES), *now = malloc(DISK_BYTES);
-    cr_assert(model && now && read_full_at(file, model, DISK_BYTES, 0) == 0, "file not read");
-    unsigned random = 7;
-    for (uint16_t round = 1; round <= 50; round++) {
-        for (unsigned i = 0; i < BATCH; i++)
-            offer_small_write(model, i, (random = random * 1103515245 + 12345) >> 8);
-        rig_kick(0);
-        cr_assert(rig_await_used((uint16_t)(round * BATCH)), "%u came back", rings_used_idx(&rig.rings));
-        for (unsigned i = 0; i < BATCH; i++)
-            cr_assert(*host(STATUS_AT + i) == VIRTIO_BLK_S_OK, "round %u, request %u", round, i);
-        cr_assert(read_full_at(file, now, DISK_BYTES, 0) == 0, "file not read");
-        cr_assert(memcmp(now, model, DISK_BYTES) == 0, "round %u: the file is another", round);
-    }
-    for (uint32_t sector = 0; sector < BATCH * WINDOW; sector += 5) {
-        const struct part read[] = {{HEADER_AT, 16, false},
-                                    {BUFFER_AT + 3, 1024, true},
-                                    {BUFFER_AT + 1027, 512, true},
-                                    {STATUS_AT, 1, true}};
-        header(VIRTIO_BLK_T_IN, sector);
-        run_parts(read, 4);
-        cr_assert(memcmp(host(BUFFER_AT + 3), model + sector * 512, 1536) == 0, "read of sector %u", sector);
-    }
-    free(model);
-    free(now);
-}
-
 /* --- discard and write zeroes --- */
 
 static uint8_t range_request(uint32_t type, uint64_t sector, uint32_t sectors, uint32_t flags)
@@ -327,6 +263,32 @@ static uint8_t range_request(uint32_t type, uint64_t sector, uint32_t sectors, u
         .sector = sector, .num_sectors = sectors, .flags = flags};
     memcpy(host(BUFFER_AT), &range, sizeof(range));
     return request(type, 0, sizeof(range));
+}
+
+/* How many times the disk was asked to make its file durable: wrapped by the linker. */
+static unsigned syncs;
+
+void __real_loop_fdatasync(struct loop *loop, struct loop_op *op, int fd);
+void __wrap_loop_fdatasync(struct loop *loop, struct loop_op *op, int fd);
+void __wrap_loop_fdatasync(struct loop *loop, struct loop_op *op, int fd)
+{
+    syncs++;
+    __real_loop_fdatasync(loop, op, fd);
+}
+
+/* Whoever has not taken FLUSH is told of nothing that a power cut can take back. */
+Test(blk, writes_through_without_flush)
+{
+    attach(false);
+    rig_start(BASE | FEATURE(VIRTIO_BLK_F_DISCARD) | FEATURE(VIRTIO_BLK_F_WRITE_ZEROES), 128);
+    cr_assert(request(VIRTIO_BLK_T_OUT, 100, 512) == VIRTIO_BLK_S_OK && syncs == 1, "write: %u", syncs);
+    cr_assert(range_request(VIRTIO_BLK_T_DISCARD, 8, 8, 0) == VIRTIO_BLK_S_OK && syncs == 2, "discard: %u",
+              syncs);
+    cr_assert(range_request(VIRTIO_BLK_T_WRITE_ZEROES, 8, 8, 0) == VIRTIO_BLK_S_OK && syncs == 3,
+              "zeroes: %u", syncs);
+    rig_start(WITH_FLUSH, 128);
+    cr_assert(request(VIRTIO_BLK_T_OUT, 100, 512) == VIRTIO_BLK_S_OK && syncs == 3, "write: %u", syncs);
+    cr_assert(plain_request(VIRTIO_BLK_T_FLUSH) == VIRTIO_BLK_S_OK && syncs == 4, "flush: %u", syncs);
 }
 
 static void sector_is_zero(uint32_t sector, bool zero)
@@ -541,51 +503,4 @@ Test(blk, reset_in_the_middle_of_requests)
         rig_start(WITH_FLUSH, 128);
     }
     still_works();
-}
-
-/* --- files --- */
-
-static void open_refused(const char *name, bool read_only, int error, const char *message)
-{
-    struct disk *disk = NULL;
-    int r = disk_file_open(name, &(struct disk_options){.read_only = read_only}, &disk);
-    cr_assert(r == error, "%s: %d, not %d", name, r, error);
-    cr_assert(strstr(fail_text(), message), "said '%s', not '%s'", fail_text(), message);
-    cr_assert(disk == NULL, "a disk was returned all the same");
-}
-
-Test(blk, files_that_are_no_disks)
-{
-    open_refused("/nowhere/at/all", true, -ENOENT, "No such file");
-    open_refused("/tmp", true, -EINVAL, "neither a file nor a block device");
-    open_refused("/dev/null", true, -EINVAL, "neither a file nor a block device");
-    char fifo[64];
-    snprintf(fifo, sizeof(fifo), "%s.fifo", path);
-    cr_assert(mkfifo(fifo, 0600) == 0, "no FIFO");
-    open_refused(fifo, false, -EINVAL, "neither a file nor a block device");
-    unlink(fifo);
-    cr_assert(ftruncate(file, 1000) == 0, "not truncated");
-    open_refused(path, true, -EINVAL, "multiple of 512");
-    struct disk *disk = NULL;
-    cr_assert(ftruncate(file, 4096 + 512) == 0, "not truncated");
-    cr_assert(disk_file_open(path, &(struct disk_options){.sector = 4096}, &disk) == -EINVAL,
-              "half a sector");
-    cr_assert(strstr(fail_text(), "multiple of 4096"), "said '%s'", fail_text());
-    cr_assert(ftruncate(file, 0) == 0, "not truncated");
-    open_refused(path, true, -EINVAL, "empty");
-}
-
-Test(blk, one_writer_or_many_readers)
-{
-    struct disk *first, *second;
-    cr_assert(disk_file_open(path, &(struct disk_options){.read_only = true}, &first) == 0, "%s",
-              fail_text());
-    cr_assert(disk_file_open(path, &(struct disk_options){.read_only = true}, &second) == 0, "%s",
-              fail_text());
-    open_refused(path, false, -EBUSY, "in use by another VM");
-    first->ops->close(first);
-    second->ops->close(second);
-    cr_assert(disk_file_open(path, &(struct disk_options){0}, &first) == 0, "%s", fail_text());
-    open_refused(path, true, -EBUSY, "in use by another VM");
-    first->ops->close(first);
 }

@@ -1,14 +1,16 @@
 /* Disks in Stellarium: asynchronous reads and writes against a model in memory, damage, and what is left
  * after a crash. */
 #include "dev/disk_cas.h"
+#include "disk_requests.h"
 #include "store_rig.h"
 
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
 enum { PAGES = 1400 };
 static struct rig rig;
-static struct loop *loop;
 static uint8_t *model; /* what the disk should read as */
 static const struct disk_options writable = {0};
 static char store_directory[128], volume_spec[160];
@@ -43,51 +45,6 @@ static struct disk *open_disk(const char *spec, bool read_only)
                  0, "open %s: %s", spec, fail_text());
     disk_attach(disk, loop);
     return disk;
-}
-
-struct request {
-    struct disk_io io;
-    struct iovec iov[3];
-    uint8_t *bytes;
-    int result;
-};
-static unsigned pending;
-
-static void request_done(struct disk_io *io, int result)
-{
-    container_of(io, struct request, io)->result = result;
-    if (--pending == 0)
-        loop_stop(loop, 0);
-}
-
-/* Three buffers of unequal lengths over the request's bytes. */
-static void request_make(struct request *request, uint64_t offset, uint64_t length)
-{
-    *request = (struct request){.bytes = malloc(length), .result = 1};
-    uint64_t first = length / 3, second = length / 2;
-    request->iov[0] = (struct iovec){request->bytes, first};
-    request->iov[1] = (struct iovec){request->bytes + first, second - first};
-    request->iov[2] = (struct iovec){request->bytes + second, length - second};
-    request->io = (struct disk_io){
-        .iov = request->iov, .iov_count = 3, .offset = offset, .length = length, .done = request_done};
-}
-
-typedef void disk_operation(struct disk *disk, struct disk_io *io);
-
-static void wait_for_requests(void)
-{
-    if (pending > 0)
-        cr_assert_eq(loop_run(loop), 0, "loop: %s", fail_text());
-}
-
-/* One operation, waited for. */
-static int run_one(disk_operation *operation, struct disk *disk, struct request *request)
-{
-    pending++;
-    operation(disk, &request->io);
-    if (pending > 0)
-        wait_for_requests();
-    return request->result;
 }
 
 static void expect_range(struct disk *disk, uint64_t offset, uint64_t length)
@@ -389,6 +346,173 @@ Test(disk_cas, a_clean_end_keeps_what_was_not_flushed)
     struct disk *other = NULL; /* still held: as by a VM that is about to end */
     cr_assert_eq(disk_cas_open(store_directory, volume_spec, &writable, &other), -EBUSY, "opened twice");
     write_range(disk, 70 * STORE_PAGE, STORE_PAGE, 4);
+    disk->ops->close(disk);
+    disk = open_disk(volume_spec, true);
+    expect_all(disk);
+    disk->ops->close(disk);
+}
+
+/* --- what a flush does, in which order --- */
+
+/* Every fdatasync and every write of a map that the disk starts, as words: wrapped by the linker. */
+static char steps[1024];
+
+void __real_loop_fdatasync(struct loop *where, struct loop_op *op, int fd);
+void __wrap_loop_fdatasync(struct loop *where, struct loop_op *op, int fd);
+void __real_loop_write(struct loop *where, struct loop_op *op, int fd, const void *buffer, uint32_t length,
+                       uint64_t offset);
+void __wrap_loop_write(struct loop *where, struct loop_op *op, int fd, const void *buffer, uint32_t length,
+                       uint64_t offset);
+
+static void note(const char *what, int fd)
+{
+    char link[32], path[256];
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof(path) - 1);
+    cr_assert(length > 0, "readlink");
+    path[length] = '\0';
+    const char *name = strrchr(path, '/') + 1;
+    if (strcmp(what, "write") == 0 && strcmp(name, "map") != 0)
+        return;
+    bool own = strcmp(name, "map") == 0 || strcmp(name, "delta") == 0;
+    size_t used = strlen(steps);
+    snprintf(steps + used, sizeof(steps) - used, "%s %s, ", what, own ? name : "name");
+}
+
+void __wrap_loop_fdatasync(struct loop *where, struct loop_op *op, int fd)
+{
+    note("sync", fd);
+    __real_loop_fdatasync(where, op, fd);
+}
+
+void __wrap_loop_write(struct loop *where, struct loop_op *op, int fd, const void *buffer, uint32_t length,
+                       uint64_t offset)
+{
+    note("write", fd);
+    __real_loop_write(where, op, fd, buffer, length, offset);
+}
+
+static void expect_flush(struct disk *disk, const char *expected)
+{
+    steps[0] = '\0';
+    flush(disk);
+    cr_assert_str_eq(steps, expected, "the flush did: %s", steps);
+}
+
+/* The map never says more than the delta durably has, and a volume's first flush makes its name durable. Steps
+ * are started one after the other: an order of starts is one of ends. */
+Test(disk_cas, a_flush_syncs_the_delta_before_the_map)
+{
+    struct disk *disk = open_disk(volume_spec, false);
+    write_range(disk, 0, STORE_PAGE, 1);
+    expect_flush(disk,
+                 "sync delta, sync name, sync name, sync name, sync name, sync name, write map, write map, "
+                 "sync map, ");
+    write_range(disk, 5 * STORE_PAGE, STORE_PAGE, 2);
+    expect_flush(disk, "sync delta, write map, sync map, ");
+    write_range(disk, 5 * STORE_PAGE, STORE_PAGE, 3); /* in the map already */
+    expect_flush(disk, "sync delta, ");
+    zero_range(disk, 6 * STORE_PAGE, STORE_PAGE);
+    expect_flush(disk, "sync delta, write map, sync map, ");
+    disk->ops->close(disk);
+}
+
+/* --- shortages: an error while they last, and nothing afterwards --- */
+
+/* Takes all descriptors that are left; how many. */
+static unsigned take_descriptors(int *fds, unsigned room)
+{
+    unsigned count = 0;
+    while (count < room && (fds[count] = dup(STDERR_FILENO)) >= 0)
+        count++;
+    return count;
+}
+
+static void give_descriptors(const int *fds, unsigned count)
+{
+    while (count > 0)
+        close(fds[--count]);
+}
+
+Test(disk_cas, no_descriptors_is_no_lasting_error)
+{
+    static int fds[256];
+    const struct rlimit few = {.rlim_cur = 120, .rlim_max = 120};
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &few), 0, "setrlimit");
+    struct disk *first = open_disk("cas:image", true), *second = open_disk("cas:image", true);
+    expect_range(first, 0, 512);
+    unsigned taken = take_descriptors(fds, ARRAY_SIZE(fds));
+    cr_assert(taken > 0 && taken < ARRAY_SIZE(fds), "%u descriptors", taken);
+    expect_range(first, 600 * STORE_PAGE, 512); /* in place of the other object's */
+    expect_range(second, 0, 512);               /* also another disk's */
+    expect_range(first, 1200 * STORE_PAGE, 512);
+    expect_range(second, 600 * STORE_PAGE, 512);
+    first->ops->close(first);
+    taken += take_descriptors(fds + taken, ARRAY_SIZE(fds) - taken);
+    second->ops->close(second);
+    give_descriptors(fds, taken);
+
+    first = open_disk("cas:image", true);
+    taken = take_descriptors(fds, ARRAY_SIZE(fds));
+    expect_error_at(first, 0); /* it has none to give back */
+    expect_error_at(first, 600 * STORE_PAGE);
+    give_descriptors(fds, taken);
+    expect_all(first);
+    first->ops->close(first);
+}
+
+/* Many disks with more objects than descriptors: all are read, over and over. */
+Test(disk_cas, disks_share_the_descriptors)
+{
+    struct disk *disks[6];
+    for (unsigned i = 0; i < ARRAY_SIZE(disks); i++)
+        disks[i] = open_disk("cas:image", true);
+    int next = dup(STDERR_FILENO);
+    close(next);
+    const struct rlimit few = {.rlim_cur = (rlim_t)next + 10, .rlim_max = (rlim_t)next + 10};
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &few), 0, "setrlimit"); /* 18 objects */
+    for (unsigned round = 0; round < 20; round++)
+        for (unsigned i = 0; i < ARRAY_SIZE(disks); i++)
+            for (unsigned object = 0; object < 3; object++)
+                expect_range(disks[i], (object * 512 + round) * STORE_PAGE, STORE_PAGE);
+    for (unsigned i = 0; i < ARRAY_SIZE(disks); i++)
+        disks[i]->ops->close(disks[i]);
+}
+
+static int try_write(struct disk *disk, uint64_t offset, uint64_t length)
+{
+    struct request request;
+    request_make(&request, offset, length);
+    memset(request.bytes, 0x33, length);
+    int result = run_one(disk->ops->write, disk, &request);
+    if (result == 0)
+        memset(model + offset, 0x33, length);
+    free(request.bytes);
+    return result;
+}
+
+/* As on a full disk: the delta takes nothing beyond a limit. */
+Test(disk_cas, no_room_is_no_lasting_error)
+{
+    struct rlimit limit;
+    signal(SIGXFSZ, SIG_IGN);
+    struct disk *disk = open_disk(volume_spec, false);
+    cr_assert_eq(getrlimit(RLIMIT_FSIZE, &limit), 0, "getrlimit");
+    rlim_t before = limit.rlim_cur;
+    limit.rlim_cur = 100 * STORE_PAGE + 1024;
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0, "setrlimit");
+    cr_assert_eq(try_write(disk, 10 * STORE_PAGE, STORE_PAGE), 0, "below the limit");
+    cr_assert_eq(try_write(disk, 200 * STORE_PAGE, STORE_PAGE), -EFBIG, "beyond the limit");
+    cr_assert_lt(try_write(disk, 100 * STORE_PAGE, STORE_PAGE), 0, "half a page");
+    cr_assert_lt(try_write(disk, 300 * STORE_PAGE + 512, 512), 0, "a part of a page");
+    cr_assert_lt(try_write(disk, 99 * STORE_PAGE, 4 * STORE_PAGE), 0, "pages across the limit");
+    expect_all(disk); /* every page is as it was */
+    flush(disk);
+    limit.rlim_cur = before;
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0, "setrlimit");
+    cr_assert_eq(try_write(disk, 200 * STORE_PAGE, STORE_PAGE), 0, "after it");
+    cr_assert_eq(try_write(disk, 300 * STORE_PAGE + 512, 512), 0, "after it");
+    flush(disk);
     disk->ops->close(disk);
     disk = open_disk(volume_spec, true);
     expect_all(disk);
