@@ -164,6 +164,10 @@ bool lock_again(unsigned *attempts);
  * is no room. */
 void fd_reserve(unsigned count);
 
+/* The next stretch of a file that is not a hole: true and where it begins and ends, cut to at .. end, or false if
+ * there is none. Where the file system cannot tell, and on devices, all of it is data. */
+bool file_next_data(int fd, uint64_t at, uint64_t end, uint64_t *ret_data, uint64_t *ret_hole);
+
 /* Whole buffers: retried on EINTR and short counts. 0, or -errno; -EPIPE (no message) if the file ends
  * early. */
 int read_full_at(int fd, void *buffer, size_t length, uint64_t offset);

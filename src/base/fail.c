@@ -25,6 +25,17 @@ void fail_message(const char *format, ...)
     set_last_message(message);
 }
 
+/* Which limit an error comes from, where its own text does not say. */
+static const char *limit_of(int negative_errno)
+{
+    switch (negative_errno) {
+    case -EMFILE: return " (ulimit -n raises the limit)";
+    case -ENFILE: return " (sysctl fs.file-max raises the limit)";
+    case -EFBIG: return " (for the file system, or ulimit -f)";
+    default: return "";
+    }
+}
+
 void fail_errno_message(int negative_errno, const char *format, ...)
 {
     char message[400];
@@ -32,7 +43,7 @@ void fail_errno_message(int negative_errno, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(message, sizeof(message), format, arguments);
     va_end(arguments);
-    fail_message("%s: %s", message, strerror(-negative_errno));
+    fail_message("%s: %s%s", message, strerror(-negative_errno), limit_of(negative_errno));
 }
 
 void check_failed(const char *file, int line, const char *condition)

@@ -30,6 +30,19 @@ void fd_reserve(unsigned count)
     cleanup_fd(&any);
 }
 
+bool file_next_data(int fd, uint64_t at, uint64_t end, uint64_t *ret_data, uint64_t *ret_hole)
+{
+    if (at >= end)
+        return false;
+    off_t data = lseek(fd, (off_t)at, SEEK_DATA);
+    if ((data < 0 && errno == ENXIO) || (data >= 0 && (uint64_t)data >= end))
+        return false;
+    off_t hole = data < 0 ? -1 : lseek(fd, data, SEEK_HOLE);
+    *ret_data = data < 0 ? at : (uint64_t)data;
+    *ret_hole = hole < 0 || (uint64_t)hole > end ? end : (uint64_t)hole;
+    return true;
+}
+
 int read_full_at(int fd, void *buffer, size_t length, uint64_t offset)
 {
     char *at = buffer;

@@ -224,7 +224,7 @@ int write_object(struct store_writer *writer, const struct object_id *id, const 
         return r;
     r = sys_write(file.fd, data, (size_t)pages * STORE_PAGE, 0);
     if (r < 0) {
-        cleanup_fd(&file.fd); /* its name in tmp/ goes with the lease, at the next gc */
+        writer_drop(writer, &file);
         return fail_errno(r, "cannot write an object to the store");
     }
     return writer_stage(writer, id, &file);

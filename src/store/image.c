@@ -1,89 +1,7 @@
 #include "store/image.h"
-#include "store/parallel.h"
 #include "store/private.h"
 
-#include <stdatomic.h>
 #include <string.h>
-
-/* Reads pages of one object, hashing it first if nobody in this boot has. `buffer` holds an object. */
-static int read_verified(struct store *store, const struct manifest *manifest, uint32_t object,
-                         unsigned first, unsigned pages, uint8_t *buffer)
-{
-    struct object_id id;
-    unsigned object_pages;
-    bool verified;
-    CLEANUP_FD int fd = -1;
-    manifest_object(manifest, object, &id, &object_pages);
-    int r = object_open(store, &id, object_pages, &fd, &verified);
-    if (r == 0 && !verified)
-        r = object_verify(store, &id, object_pages, fd, buffer);
-    if (r < 0)
-        return r;
-    r = read_full_at(fd, buffer, (size_t)pages * STORE_PAGE, (uint64_t)first * STORE_PAGE);
-    return r < 0 ? fail_errno(r, "%s: an object cannot be read", store->path) : 0;
-}
-
-struct export
-{
-    struct store *store;
-    const struct manifest *manifest;
-    int fd;
-    const char *name;
-    void (*progress)(void *opaque, uint64_t done_bytes);
-    void *opaque;
-    atomic_uint_fast64_t done;
-};
-
-static int export_extent(void *opaque, uint64_t number)
-{
-    struct export *export = opaque;
-    struct manifest_extent e = manifest_extent(export->manifest, number);
-    CLEANUP_FREE uint8_t *buffer = malloc(STORE_OBJECT_BYTES);
-    if (!buffer)
-        return fail(-ENOMEM, "%s: no memory to write it", export->name);
-    int r = read_verified(export->store, export->manifest, e.object, e.object_page, e.pages, buffer);
-    if (r < 0)
-        return r;
-    uint64_t offset = e.first_page * STORE_PAGE;
-    uint64_t length = MIN((uint64_t)e.pages * STORE_PAGE, export->manifest->image_bytes - offset);
-    r = sys_write(export->fd, buffer, length, offset);
-    if (r < 0)
-        return fail_errno(r, "%s: cannot be written", export->name);
-    uint64_t done = atomic_fetch_add(&export->done, length) + length;
-    if (export->progress)
-        export->progress(export->opaque, done);
-    return 0;
-}
-
-static int write_zeros(struct export *export, uint64_t first_page, uint64_t end_page)
-{
-    static const uint8_t zeros[64 * STORE_PAGE];
-    uint64_t at = first_page * STORE_PAGE, end = MIN(end_page * STORE_PAGE, export->manifest->image_bytes);
-    while (at < end) {
-        size_t length = (size_t)MIN(sizeof(zeros), end - at);
-        int r = sys_write(export->fd, zeros, length, at);
-        if (r < 0)
-            return fail_errno(r, "%s: cannot be written", export->name);
-        at += length;
-    }
-    return 0;
-}
-
-int image_export(struct store *store, const struct manifest *manifest, int fd, const char *name, bool sparse,
-                 void (*progress)(void *opaque, uint64_t done_bytes), void *opaque)
-{
-    struct export export = {store, manifest, fd, name, progress, opaque, 0};
-    int r = parallel(manifest->extent_count, export_extent, &export);
-    for (uint64_t page = 0; r == 0 && !sparse && page < manifest->image_pages;) {
-        struct manifest_run run = manifest_lookup(manifest, page);
-        if (run.zero)
-            r = write_zeros(&export, page, page + run.pages);
-        page += run.pages;
-    }
-    if (r == 0 && (r = sys_fsync(fd)) < 0 && r != -EINVAL) /* EINVAL: a pipe */
-        return fail_errno(r, "%s", name);
-    return r == -EINVAL ? 0 : r;
-}
 
 struct side {
     const struct manifest *manifest;
@@ -117,7 +35,8 @@ static int side_read(struct store *store, const struct side *side, const struct 
         memset(side->buffer, 0, (size_t)pages * STORE_PAGE);
         return 0;
     }
-    return read_verified(store, side->manifest, run->object, run->object_page, pages, side->buffer);
+    return object_read_verified(store, side->manifest, run->object, run->object_page, pages, side->buffer,
+                                side->buffer);
 }
 
 int image_diff(struct store *store, const struct manifest *a, const struct manifest *b,

@@ -3,10 +3,29 @@
 
 #include "store/manifest.h"
 
-/* Writes the image to `fd`, an empty file or a device of the image's size: zeros are left out if `sparse`.
- * Every object that this boot has not verified is hashed first. */
+/* Called during an export with the bytes written so far, zeros left out. Any thread. */
+typedef void (*export_progress)(void *opaque, uint64_t done_bytes);
+
+/* Writes the image to `fd`, an empty file or a device of the image's size at least, and makes it durable. Zeros are
+ * left out if `sparse`. Every object that was not verified in this boot is hashed first. */
 int image_export(struct store *store, const struct manifest *manifest, int fd, const char *name, bool sparse,
-                 void (*progress)(void *opaque, uint64_t done_bytes), void *opaque);
+                 export_progress progress, void *opaque);
+
+/* The same in order, zeros included, to something that cannot seek: a pipe, a socket, a terminal. */
+int image_export_stream(struct store *store, const struct manifest *manifest, int fd, const char *name,
+                        export_progress progress, void *opaque);
+
+/*
+ * The same to `path`; "-" is standard output.
+ *
+ * A regular file, or none yet: the image gets the name when it is whole and durable, in one step. Until then it has no
+ * name, where the file system can do that (O_TMPFILE), so whatever ends the process leaves nothing. An earlier file
+ * keeps its mode and, as far as we may, its owner. A symbolic link is followed.
+ * A block device: -EBUSY if it is mounted or in use, -ENOSPC if it is too small, before the first byte is written.
+ * Anything else is a stream.
+ */
+int image_export_to(struct store *store, const struct manifest *manifest, const char *path, bool sparse,
+                    export_progress progress, void *opaque);
 
 struct image_difference {
     uint64_t pages_same, pages_different; /* the shorter image goes on with zeros */
@@ -37,8 +56,8 @@ struct image_usage {
     uint64_t data;      /* of those, not zeros */
     uint64_t objects;   /* bytes of the objects it needs */
     uint64_t exclusive; /* bytes of the objects that nothing else needs: what rm and gc would give back */
-    uint64_t nearest_shared;
-    size_t nearest; /* the image it shares most bytes of objects with, and how many; itself if none */
+    size_t nearest;     /* the image that it shares most bytes of objects with, itself if none; */
+    uint64_t nearest_shared; /* and how many those are */
 };
 
 struct store_usage {

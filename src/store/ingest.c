@@ -47,23 +47,10 @@ struct worker {
 
 int ingest_survey_holes(const struct ingest_source *source, uint64_t first_page, struct region_map *map)
 {
-    off_t at = (off_t)(first_page * STORE_PAGE);
-    off_t end = (off_t)MIN(source->bytes, (first_page + REGION_PAGES) * STORE_PAGE);
-    while (at < end) {
-        off_t data = lseek(source->fd, at, SEEK_DATA);
-        if (data < 0 && errno == ENXIO)
-            break;
-        off_t hole = data < 0 ? end : lseek(source->fd, data, SEEK_HOLE);
-        if (data < 0) /* a device, or a file system that cannot tell: all of it is data */
-            data = at;
-        if (hole < 0 || hole > end)
-            hole = end;
-        for (off_t byte = data / STORE_PAGE * STORE_PAGE; byte < hole; byte += STORE_PAGE) {
-            unsigned page = (unsigned)((uint64_t)byte / STORE_PAGE - first_page);
-            map->read[page / 64] |= UINT64_C(1) << (page % 64);
-        }
-        at = hole;
-    }
+    uint64_t end = MIN(source->bytes, (first_page + REGION_PAGES) * STORE_PAGE), data, hole;
+    for (uint64_t at = first_page * STORE_PAGE; file_next_data(source->fd, at, end, &data, &hole); at = hole)
+        for (uint64_t byte = align_down(data, STORE_PAGE); byte < hole; byte += STORE_PAGE)
+            region_bit_set(map->read, (unsigned)(byte / STORE_PAGE - first_page));
     return 0;
 }
 
@@ -128,7 +115,7 @@ static int slot_process(struct worker *worker, struct slot *slot)
     slot->left = length;
     r = sys_fault("write", slot->file.fd);
     if (r < 0) {
-        cleanup_fd(&slot->file.fd);
+        writer_drop(ingest->writer, &slot->file);
         return fail_errno(r, "cannot write an object to the store");
     }
     slot_submit(worker, slot);
@@ -175,7 +162,7 @@ static int slot_done(struct worker *worker, struct slot *slot, int result)
     bool reading = slot->state == SLOT_READING;
     if (result <= 0 && result != -EINTR && result != -EAGAIN) {
         if (!reading)
-            cleanup_fd(&slot->file.fd);
+            writer_drop(ingest->writer, &slot->file);
         if (reading && result == 0)
             return fail(-EPIPE, "%s: became shorter while it was read", ingest->source->name);
         return reading ? fail_errno(result, "%s: cannot be read at byte %llu", ingest->source->name,
@@ -192,7 +179,9 @@ static int slot_done(struct worker *worker, struct slot *slot, int result)
     }
     if (reading)
         return slot_process(worker, slot);
-    int r = writer_stage(ingest->writer, &slot->plan->id, &slot->file);
+    struct staged_file file = slot->file; /* staging ends it, however that goes */
+    slot->file.fd = -1;
+    int r = writer_stage(ingest->writer, &slot->plan->id, &file);
     return r < 0 ? r : slot_put(worker, slot);
 }
 
@@ -269,6 +258,9 @@ static int work(struct worker *worker)
     } while (r >= 0 && (more == 1 || worker->busy > 0));
     r = MIN(r, 0);
     drain(worker);
+    for (unsigned i = 0; i < SLOTS; i++)
+        if (worker->slots[i].state == SLOT_WRITING && worker->slots[i].file.fd >= 0)
+            writer_drop(worker->ingest->writer, &worker->slots[i].file);
     io_uring_queue_exit(&worker->ring);
     struct ingest_report *sum = &worker->ingest->report, *own = &worker->reader.report;
     pthread_mutex_lock(&worker->ingest->mutex);

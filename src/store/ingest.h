@@ -21,6 +21,10 @@ struct region_map {
     uint64_t read[REGION_WORDS]; /* to be read from the source and looked at */
     uint64_t keep[REGION_WORDS]; /* the same as in the first base */
 };
+static inline void region_bit_set(uint64_t *bits, unsigned page)
+{
+    bits[page / 64] |= UINT64_C(1) << (page % 64);
+}
 
 struct ingest_source {
     const char *name; /* for messages */

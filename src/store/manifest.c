@@ -5,92 +5,95 @@
 #include <fcntl.h>
 #include <string.h>
 
-static int lies(const char *what)
+static int damaged(const char *what)
 {
     return fail(-EBADMSG, "manifest: %s (is it damaged?)", what);
 }
 
-static int check_header(struct manifest *m)
+static int check_header(struct manifest *manifest)
 {
-    const uint8_t *h = m->bytes;
+    const uint8_t *header = manifest->bytes;
     uint64_t tables, extents;
-    if (m->length < MANIFEST_HEADER + OBJECT_ID_BYTES || memcmp(h, MANIFEST_MAGIC, 8) != 0)
-        return lies("does not begin as one");
-    if (get32(h + 8) != MANIFEST_VERSION || get32(h + 12) != MANIFEST_HEADER)
-        return fail(-EPROTO, "manifest: version %u, this program reads %u", get32(h + 8), MANIFEST_VERSION);
-    if (get64(h + 16) != m->length || get32(h + 32) != STORE_PAGE || get32(h + 36) != STORE_OBJECT_BYTES ||
-        get64(h + 56))
-        return lies("a size in its header is wrong");
-    m->image_bytes = get64(h + 24);
-    m->object_count = get64(h + 40);
-    m->extent_count = get64(h + 48);
-    if (m->image_bytes > MANIFEST_IMAGE_MAX || m->object_count > UINT32_MAX)
-        return lies("its image is larger than any");
-    m->image_pages = align_up(m->image_bytes, STORE_PAGE) / STORE_PAGE;
-    if (mul_overflows(m->object_count, MANIFEST_OBJECT, &tables) ||
-        mul_overflows(m->extent_count, MANIFEST_EXTENT, &extents) ||
-        add_overflows(tables, extents, &tables) || tables != m->length - MANIFEST_HEADER - OBJECT_ID_BYTES)
-        return lies("its tables do not fill it");
-    m->objects = m->bytes + MANIFEST_HEADER;
-    m->extents = m->objects + m->object_count * MANIFEST_OBJECT;
+    if (manifest->length < MANIFEST_HEADER + OBJECT_ID_BYTES || memcmp(header, MANIFEST_MAGIC, 8) != 0)
+        return damaged("does not begin as one");
+    if (get32(header + 8) != MANIFEST_VERSION || get32(header + 12) != MANIFEST_HEADER)
+        return fail(-EPROTO, "manifest: version %u, this program reads %u", get32(header + 8),
+                    MANIFEST_VERSION);
+    if (get64(header + 16) != manifest->length || get32(header + 32) != STORE_PAGE ||
+        get32(header + 36) != STORE_OBJECT_BYTES || get64(header + 56))
+        return damaged("a size in its header is wrong");
+    manifest->image_bytes = get64(header + 24);
+    manifest->object_count = get64(header + 40);
+    manifest->extent_count = get64(header + 48);
+    if (manifest->image_bytes > MANIFEST_IMAGE_MAX || manifest->object_count > UINT32_MAX)
+        return damaged("its image is larger than any");
+    manifest->image_pages = align_up(manifest->image_bytes, STORE_PAGE) / STORE_PAGE;
+    if (mul_overflows(manifest->object_count, MANIFEST_OBJECT, &tables) ||
+        mul_overflows(manifest->extent_count, MANIFEST_EXTENT, &extents) ||
+        add_overflows(tables, extents, &tables) ||
+        tables != manifest->length - MANIFEST_HEADER - OBJECT_ID_BYTES)
+        return damaged("its tables do not fill it");
+    manifest->objects = manifest->bytes + MANIFEST_HEADER;
+    manifest->extents = manifest->objects + manifest->object_count * MANIFEST_OBJECT;
     return 0;
 }
 
-static int check_objects(const struct manifest *m)
+static int check_objects(const struct manifest *manifest)
 {
     static const struct object_id none;
-    for (uint64_t i = 0; i < m->object_count; i++) {
-        const uint8_t *o = m->objects + i * MANIFEST_OBJECT;
-        if (get32(o + 32) == 0 || get32(o + 32) > STORE_OBJECT_PAGES || get32(o + 36) != 0)
-            return lies("an object has an impossible size");
-        if (memcmp(o, &none, sizeof(none)) == 0)
-            return lies("an object has no name");
+    for (uint64_t i = 0; i < manifest->object_count; i++) {
+        const uint8_t *object = manifest->objects + i * MANIFEST_OBJECT;
+        if (get32(object + 32) == 0 || get32(object + 32) > STORE_OBJECT_PAGES || get32(object + 36) != 0)
+            return damaged("an object has an impossible size");
+        if (memcmp(object, &none, sizeof(none)) == 0)
+            return damaged("an object has no name");
     }
     return 0;
 }
 
-static int check_extents(const struct manifest *m)
+static int check_extents(const struct manifest *manifest)
 {
     uint64_t from = 0, named = 0;
-    for (uint64_t i = 0; i < m->extent_count; i++) {
-        struct manifest_extent e = manifest_extent(m, i);
-        if (e.first_page < from || e.first_page >= m->image_pages || e.pages == 0 ||
-            e.pages > m->image_pages - e.first_page)
-            return lies("its extents overlap, are unsorted or lie outside the image");
-        if (e.object > named || e.object >= m->object_count)
-            return lies("its objects are not in the order of their use");
-        named = MAX(named, (uint64_t)e.object + 1);
-        if (e.object_page + e.pages > get32(m->objects + (uint64_t)e.object * MANIFEST_OBJECT + 32))
-            return lies("an extent lies outside its object");
-        from = e.first_page + e.pages;
+    for (uint64_t i = 0; i < manifest->extent_count; i++) {
+        struct manifest_extent extent = manifest_extent(manifest, i);
+        if (extent.first_page < from || extent.first_page >= manifest->image_pages || extent.pages == 0 ||
+            extent.pages > manifest->image_pages - extent.first_page)
+            return damaged("its extents overlap, are unsorted or lie outside the image");
+        if (extent.object > named || extent.object >= manifest->object_count)
+            return damaged("its objects are not in the order of their use");
+        named = MAX(named, (uint64_t)extent.object + 1);
+        if (extent.object_page + extent.pages >
+            get32(manifest->objects + (uint64_t)extent.object * MANIFEST_OBJECT + 32))
+            return damaged("an extent lies outside its object");
+        from = extent.first_page + extent.pages;
     }
-    return named == m->object_count ? 0 : lies("an object is not used");
+    return named == manifest->object_count ? 0 : damaged("an object is not used");
 }
 
 int manifest_parse(uint8_t *bytes, size_t length, bool check_hash, struct manifest **ret_manifest)
 {
-    struct manifest *m = malloc(sizeof(*m));
-    if (!m) {
+    struct manifest *manifest = malloc(sizeof(*manifest));
+    if (!manifest) {
         free(bytes);
         return fail(-ENOMEM, "manifest: no memory");
     }
-    *m = (struct manifest){.bytes = bytes, .length = length};
-    int r = check_header(m);
+    *manifest = (struct manifest){.bytes = bytes, .length = length};
+    int r = check_header(manifest);
     if (r == 0 && check_hash) {
         struct object_id self;
         object_hash(bytes, length - OBJECT_ID_BYTES, &self);
         if (memcmp(&self, bytes + length - OBJECT_ID_BYTES, sizeof(self)) != 0)
-            r = lies("its bytes do not match its hash");
+            r = damaged("its bytes do not match its hash");
     }
     if (r == 0)
-        r = check_objects(m);
+        r = check_objects(manifest);
     if (r == 0)
-        r = check_extents(m);
+        r = check_extents(manifest);
     if (r < 0) {
-        manifest_free(m);
+        manifest_free(manifest);
         return r;
     }
-    *ret_manifest = m;
+    *ret_manifest = manifest;
     return 0;
 }
 
@@ -102,11 +105,11 @@ void manifest_free(struct manifest *manifest)
     free(manifest);
 }
 
-static int read_whole(struct store *store, const char *path, uint8_t **ret_bytes, size_t *ret_length,
-                      bool *ret_verified)
+static int read_whole(struct store *store, const struct object_id *id, const char *path, uint8_t **ret_bytes,
+                      size_t *ret_length, bool *ret_verified)
 {
     struct stat status;
-    CLEANUP_FD int fd = openat(store->manifests, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    CLEANUP_FD int fd = openat(store->manifests, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0 && errno == ENOENT)
         return fail(-ENODATA, "%s: manifest %s is missing (import its image again, with --reread)",
                     store->path, path);
@@ -122,7 +125,7 @@ static int read_whole(struct store *store, const char *path, uint8_t **ret_bytes
         return fail_errno(r, "%s: manifest %s", store->path, path);
     *ret_bytes = ptr_steal(&bytes);
     *ret_length = (size_t)status.st_size;
-    *ret_verified = stamp_is_verified(store, &status);
+    *ret_verified = stamp_is_verified(store, id, &status);
     return 0;
 }
 
@@ -133,7 +136,7 @@ int manifest_load(struct store *store, const struct object_id *id, struct manife
     size_t length = 0;
     bool verified = false;
     shard_path(id, path);
-    int r = read_whole(store, path, &bytes, &length, &verified);
+    int r = read_whole(store, id, path, &bytes, &length, &verified);
     if (r < 0)
         return r;
     if (!verified) {
@@ -188,11 +191,12 @@ struct manifest_run manifest_lookup(const struct manifest *manifest, uint64_t pa
             high = middle;
     }
     if (low > 0) {
-        struct manifest_extent e = manifest_extent(manifest, low - 1);
-        uint64_t into = page - e.first_page;
-        if (into < e.pages)
-            return (struct manifest_run){
-                .pages = e.pages - into, .object = e.object, .object_page = e.object_page + (uint32_t)into};
+        struct manifest_extent extent = manifest_extent(manifest, low - 1);
+        uint64_t into = page - extent.first_page;
+        if (into < extent.pages)
+            return (struct manifest_run){.pages = extent.pages - into,
+                                         .object = extent.object,
+                                         .object_page = extent.object_page + (uint32_t)into};
     }
     uint64_t next =
         low < manifest->extent_count ? manifest_extent(manifest, low).first_page : manifest->image_pages;

@@ -78,6 +78,11 @@ void manifest_object(const struct manifest *manifest, uint64_t index, struct obj
                      unsigned *ret_pages);
 struct manifest_extent manifest_extent(const struct manifest *manifest, uint64_t index);
 
+/* Reads pages of the manifest's object number `object` into `buffer`, after hashing all of it unless that was done
+ * in this boot. `whole` has STORE_OBJECT_BYTES, to hash in; it may be `buffer`. -EBADMSG if it is corrupt. */
+int object_read_verified(struct store *store, const struct manifest *manifest, uint32_t object,
+                         unsigned first_page, unsigned pages, void *whole, void *buffer);
+
 /* What lies at `page`, which is below image_pages; O(log extents). */
 struct manifest_run manifest_lookup(const struct manifest *manifest, uint64_t page);
 

@@ -41,29 +41,13 @@ void manifest_builder_free(struct manifest_builder *builder)
     free(builder);
 }
 
-/* Makes room for one more of `size` bytes in an array that doubles. */
-static int reserve(void **array, size_t count, size_t *capacity, size_t size)
-{
-    if (count < *capacity)
-        return 0;
-    size_t wanted = *capacity ? 2 * *capacity : 256;
-    void *bigger = realloc(*array, wanted * size);
-    if (!bigger)
-        return fail(-ENOMEM, "no memory to build a manifest of %zu entries", wanted);
-    *array = bigger;
-    *capacity = wanted;
-    return 0;
-}
-
 int manifest_builder_object(struct manifest_builder *builder, uint32_t *ret_object)
 {
-    void *objects = builder->objects;
     if (builder->object_count >= NO_NUMBER)
         return fail(-EFBIG, "a manifest cannot name more than %u objects", NO_NUMBER);
-    int r = reserve(&objects, builder->object_count, &builder->object_capacity, sizeof(*builder->objects));
+    int r = array_reserve(&builder->objects, builder->object_count + 1, &builder->object_capacity);
     if (r < 0)
         return r;
-    builder->objects = objects;
     *ret_object = (uint32_t)builder->object_count;
     builder->objects[builder->object_count++] = (struct built_object){0};
     return 0;
@@ -79,11 +63,9 @@ void manifest_builder_name(struct manifest_builder *builder, uint32_t object, co
 int manifest_builder_add(struct manifest_builder *builder, uint64_t first_page, unsigned pages,
                          uint32_t object, unsigned object_page)
 {
-    void *extents = builder->extents;
-    int r = reserve(&extents, builder->extent_count, &builder->extent_capacity, sizeof(*builder->extents));
+    int r = array_reserve(&builder->extents, builder->extent_count + 1, &builder->extent_capacity);
     if (r < 0)
         return r;
-    builder->extents = extents;
     builder->extents[builder->extent_count++] = (struct manifest_extent){
         .first_page = first_page, .object = object, .pages = pages, .object_page = object_page};
     return 0;
@@ -118,19 +100,19 @@ static int canonicalize(struct manifest_builder *builder, uint32_t *ret_used)
     uint32_t used = 0;
     size_t kept = 0;
     for (size_t i = 0; i < builder->extent_count; i++) {
-        struct manifest_extent e = builder->extents[i];
-        uint32_t *slot = find_slot(builder, table, capacity, &builder->objects[e.object].id);
+        struct manifest_extent extent = builder->extents[i];
+        uint32_t *slot = find_slot(builder, table, capacity, &builder->objects[extent.object].id);
         if (*slot == NO_NUMBER) {
-            *slot = e.object;
-            builder->objects[e.object].number = used++;
+            *slot = extent.object;
+            builder->objects[extent.object].number = used++;
         }
-        e.object = *slot;
+        extent.object = *slot;
         struct manifest_extent *last = kept > 0 ? &builder->extents[kept - 1] : NULL;
-        if (last && last->object == e.object && last->first_page + last->pages == e.first_page &&
-            last->object_page + last->pages == e.object_page)
-            last->pages += e.pages; /* within one object, so at most 512 */
+        if (last && last->object == extent.object && last->first_page + last->pages == extent.first_page &&
+            last->object_page + last->pages == extent.object_page)
+            last->pages += extent.pages; /* within one object, so at most 512 */
         else
-            builder->extents[kept++] = e;
+            builder->extents[kept++] = extent;
     }
     builder->extent_count = kept;
     *ret_used = used;
@@ -176,11 +158,11 @@ int manifest_builder_finish(struct manifest_builder *builder, struct manifest **
         put32(objects + (size_t)object->number * MANIFEST_OBJECT + 32, object->pages);
     }
     for (size_t i = 0; i < builder->extent_count; i++) {
-        const struct manifest_extent *e = &builder->extents[i];
-        put64(extents + i * MANIFEST_EXTENT, e->first_page);
-        put32(extents + i * MANIFEST_EXTENT + 8, builder->objects[e->object].number);
-        put16(extents + i * MANIFEST_EXTENT + 12, (uint16_t)e->pages);
-        put16(extents + i * MANIFEST_EXTENT + 14, (uint16_t)e->object_page);
+        const struct manifest_extent *extent = &builder->extents[i];
+        put64(extents + i * MANIFEST_EXTENT, extent->first_page);
+        put32(extents + i * MANIFEST_EXTENT + 8, builder->objects[extent->object].number);
+        put16(extents + i * MANIFEST_EXTENT + 12, (uint16_t)extent->pages);
+        put16(extents + i * MANIFEST_EXTENT + 14, (uint16_t)extent->object_page);
     }
     struct object_id self, id;
     object_hash(bytes, length - OBJECT_ID_BYTES, &self);

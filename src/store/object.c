@@ -1,3 +1,4 @@
+#include "store/manifest.h"
 #include "store/private.h"
 
 #include <fcntl.h>
@@ -20,7 +21,7 @@ int object_open(struct store *store, const struct object_id *id, unsigned pages,
             "%s: object %s has %lld bytes, its manifest says %u (import its image again, with --reread)",
             store->path, path, (long long)status.st_size, pages * STORE_PAGE);
     *ret_fd = fd_steal(&fd);
-    *ret_verified = stamp_is_verified(store, &status);
+    *ret_verified = stamp_is_verified(store, id, &status);
     return 0;
 }
 
@@ -46,4 +47,21 @@ int object_verify(struct store *store, const struct object_id *id, unsigned page
 void object_mark_verified(struct store *store, const struct object_id *id, bool good)
 {
     stamp_mark_verified(store, store->objects, id, good);
+}
+
+int object_read_verified(struct store *store, const struct manifest *manifest, uint32_t object,
+                         unsigned first_page, unsigned pages, void *whole, void *buffer)
+{
+    struct object_id id;
+    unsigned object_pages;
+    bool verified;
+    CLEANUP_FD int fd = -1;
+    manifest_object(manifest, object, &id, &object_pages);
+    int r = object_open(store, &id, object_pages, &fd, &verified);
+    if (r == 0 && !verified)
+        r = object_verify(store, &id, object_pages, fd, whole);
+    if (r < 0)
+        return r;
+    r = read_full_at(fd, buffer, (size_t)pages * STORE_PAGE, (uint64_t)first_page * STORE_PAGE);
+    return r < 0 ? fail_errno(r, "%s: an object cannot be read", store->path) : 0;
 }

@@ -16,7 +16,11 @@ struct store {
     uint32_t
         boot_tag; /* 1 to 999,999,999, from the kernel's boot id; 0: unknown, nothing counts as verified */
     bool read_only;
+    void (*warn)(void *opaque, const char *message); /* or NULL */
+    void *warn_opaque;
 };
+
+void store_warn(struct store *store, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /*
  * Every step that changes the disk passes through these, so that tests can fail it, end the process at it, or
@@ -42,6 +46,8 @@ int sys_fdatasync(int fd);
 int sys_syncfs(int fd);
 int sys_rename(int from_directory, const char *from, int to_directory, const char *to, unsigned flags);
 int sys_unlink(int directory, const char *path, int flags);
+/* Gives the file that the symbolic link `from` leads to another name. */
+int sys_link(const char *from, int directory, const char *to);
 int sys_mkdir(int directory, const char *path, mode_t mode);
 int sys_truncate(int fd, uint64_t length);
 /* `path` NULL: `directory` is the file itself. */
@@ -50,7 +56,8 @@ int sys_stamp(int directory, const char *path, const struct timespec *stamp);
 /* file_publish() of a line of text, through the store's tmp/. */
 int text_publish(struct store *store, int directory, const char *path, const char *text);
 
-/* Holds STORE/lock; closing *ret_fd lets it go. `how` is LOCK_SH or LOCK_EX. */
+/* Holds STORE/lock; closing *ret_fd lets it go. `how` is LOCK_SH or LOCK_EX; with LOCK_NB, -EWOULDBLOCK if another
+ * process is in the way. */
 int store_lock(struct store *store, int how, int *ret_fd);
 
 /* Non-blocking flock(), retried for 0.2 s: the lock of a killed process may linger that long (lock_again).
@@ -59,23 +66,34 @@ int flock_soon(int fd, int how);
 
 int epoch_read(struct store *store, uint32_t *ret_epoch);
 
-/* Leases. Both are called with STORE/lock held; `text` is what gc will read. */
+/* Leases (lease.c). Creating one is done with STORE/lock held; `text` is what gc will read. */
 #define LEASE_NAME_MAX 48
 struct store_lease {
     struct store *store;
     int fd;
-    char name[LEASE_NAME_MAX];
+    char name[LEASE_NAME_MAX]; /* in leases/; "" for a lease on a manifest, whose file fd is */
 };
 int lease_create(struct store *store, const char *text, struct store_lease **ret_lease);
+bool lease_name_is_valid(const char *name);
+
 /* Whether the lease's process lives. */
 bool lease_is_live(struct store *store, const char *name);
+
+/* Whether a process has a lease on the manifest. With STORE/lock held exclusively. */
+bool manifest_is_leased(struct store *store, const struct object_id *manifest);
+
+/* Deletes what killed writers left in tmp/ and leases/. With STORE/lock held exclusively. With `warn`, strange files are
+ * warned of. */
+int leftovers_remove(struct store *store, bool warn, uint64_t *ret_removed);
 
 /* Objects and manifests lie in 256 shards each. */
 #define SHARD_PATH_MAX 72
 void shard_path(const struct object_id *id, char path[SHARD_PATH_MAX]);
 int shard_lock(int kind, const struct object_id *id, bool wait, int *ret_fd); /* without `wait`: -EAGAIN */
 
-bool stamp_is_verified(const struct store *store, const struct stat *status);
+/* The stamp of a file whose bytes match its name. */
+struct timespec stamp_verified(const struct store *store, const struct object_id *id, uint32_t epoch);
+bool stamp_is_verified(const struct store *store, const struct object_id *id, const struct stat *status);
 uint32_t stamp_epoch(const struct stat *status);
 
 /* Remembers that the bytes match the name, or that they do not (under the shard's lock, keeping the epoch).
@@ -95,13 +113,3 @@ struct id_set {
 int id_set_add(struct id_set *set, const struct object_id *id, bool *ret_new);
 bool id_set_has(const struct id_set *set, const struct object_id *id);
 void id_set_free(struct id_set *set);
-
-/* The volumes registered in the store. */
-struct volume_entry {
-    char id[33];
-    struct object_id manifest;
-    char path[4096];
-};
-/* -ENOENT for an empty one: it is written without waiting for the disk, so that is what a clone interrupted
- * by a crash may leave, and then nothing was ever flushed to the volume. */
-int volume_entry_read(struct store *store, const char *id, struct volume_entry *ret_entry);

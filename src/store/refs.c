@@ -58,25 +58,27 @@ struct listing {
 static int list_one(void *opaque, const char *name)
 {
     struct listing *listing = opaque;
-    if (listing->count == listing->capacity) {
-        size_t capacity = listing->capacity ? 2 * listing->capacity : 64;
-        struct ref *refs = realloc(listing->refs, capacity * sizeof(*refs));
-        if (!refs)
-            return fail(-ENOMEM, "%s: no memory for %zu names", listing->store->path, capacity);
-        listing->refs = refs;
-        listing->capacity = capacity;
-    }
-    struct ref *ref = &listing->refs[listing->count];
-    struct stat status;
-    int r = ref_read(listing->store, name, &ref->manifest);
+    struct store *store = listing->store;
+    struct ref ref = {.created = 0};
+    struct stat status = {0};
+    int r = ref_read(store, name, &ref.manifest);
     if (r == -ENOENT) /* removed since the directory was read */
         return 0;
-    if (r < 0)
+    bool regular = fstatat(store->refs, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(status.st_mode);
+    ref.damaged = r == -EBADMSG && regular;
+    ref.has_length = status.st_size == OBJECT_ID_TEXT;
+    if (r < 0 && (ref.damaged || !regular || r == -EINVAL))
+        store_warn(store, "%s/refs/%s: not the name of an image (delete it)", store->path, name);
+    else if (r < 0)
         return r;
-    memcpy(ref->name, name, strlen(name) + 1); /* ref_check_name() has bounded it */
-    ref->created = fstatat(listing->store->refs, name, &status, 0) == 0 ? status.st_mtim.tv_sec : 0;
-    listing->count++;
-    return 0;
+    if (r < 0 && !ref.damaged)
+        return 0;
+    memcpy(ref.name, name, strlen(name) + 1); /* ref_check_name() has bounded it */
+    ref.created = status.st_mtim.tv_sec;
+    r = array_reserve(&listing->refs, listing->count + 1, &listing->capacity);
+    if (r == 0)
+        listing->refs[listing->count++] = ref;
+    return r;
 }
 
 static int compare_refs(const void *a, const void *b)

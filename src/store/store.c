@@ -159,6 +159,23 @@ const char *store_path(const struct store *store)
     return store->path;
 }
 
+void store_on_warning(struct store *store, void (*warn)(void *opaque, const char *message), void *opaque)
+{
+    store->warn = warn;
+    store->warn_opaque = opaque;
+}
+
+void store_warn(struct store *store, const char *format, ...)
+{
+    char message[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof(message), format, arguments);
+    va_end(arguments);
+    if (store->warn)
+        store->warn(store->warn_opaque, message);
+}
+
 static int flock_wait(int fd, int how)
 {
     while (flock(fd, how) < 0)
@@ -184,6 +201,8 @@ int store_lock(struct store *store, int how, int *ret_fd)
     if (fd < 0)
         return fail_errno(-errno, "%s/lock", store->path);
     int r = flock_wait(fd, how);
+    if (r == -EWOULDBLOCK)
+        return r;
     if (r < 0)
         return fail_errno(r, "%s/lock", store->path);
     *ret_fd = fd_steal(&fd);
@@ -236,9 +255,23 @@ static bool is_stamp(const struct stat *status)
     return status->st_mtim.tv_sec > 0 && status->st_mtim.tv_sec <= EPOCH_MAX;
 }
 
-bool stamp_is_verified(const struct store *store, const struct stat *status)
+/* The boot's tag mixed with the id's: a file that was moved or copied to another's name, times and all, is not
+ * verified there. */
+static long verified_tag(const struct store *store, const struct object_id *id)
 {
-    return is_stamp(status) && store->boot_tag != 0 && status->st_mtim.tv_nsec == (long)store->boot_tag;
+    uint32_t name;
+    memcpy(&name, id->bytes, sizeof(name));
+    return (long)((store->boot_tag + (uint64_t)name) % 999999999u) + 1;
+}
+
+struct timespec stamp_verified(const struct store *store, const struct object_id *id, uint32_t epoch)
+{
+    return (struct timespec){.tv_sec = epoch, .tv_nsec = store->boot_tag ? verified_tag(store, id) : 0};
+}
+
+bool stamp_is_verified(const struct store *store, const struct object_id *id, const struct stat *status)
+{
+    return is_stamp(status) && store->boot_tag != 0 && status->st_mtim.tv_nsec == verified_tag(store, id);
 }
 
 uint32_t stamp_epoch(const struct stat *status)
@@ -255,8 +288,9 @@ void stamp_mark_verified(struct store *store, int kind, const struct object_id *
     if (store->read_only || store->boot_tag == 0 || shard_lock(kind, id, !good, &lock) < 0 ||
         fstatat(lock, path + 3, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return;
-    struct timespec stamp = {.tv_sec = MAX(stamp_epoch(&status), 1u),
-                             .tv_nsec = good ? (long)store->boot_tag : 0};
+    struct timespec stamp = stamp_verified(store, id, MAX(stamp_epoch(&status), 1u));
+    if (!good)
+        stamp.tv_nsec = 0;
     (void)sys_stamp(lock, path + 3, &stamp);
 }
 
@@ -274,7 +308,7 @@ int stamp_touch(struct store *store, int kind, const struct object_id *id, uint6
         return errno == ENOENT ? 0 : fail_errno(-errno, "%s: object %s", store->path, path);
     if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size != length)
         return 0;
-    *ret_verified = stamp_is_verified(store, &status);
+    *ret_verified = stamp_is_verified(store, id, &status);
     if (stamp_epoch(&status) >= epoch)
         return 1;
     struct timespec stamp = {.tv_sec = epoch, .tv_nsec = is_stamp(&status) ? status.st_mtim.tv_nsec : 0};

@@ -8,7 +8,7 @@
  *     manifests/ab/...  a manifest (manifest.h), named by the SHA-256 of its bytes
  *     refs/NAME         one line: the name of a manifest. The roots of gc
  *     volumes/ID        a registered volume (volume.h): its manifest and where it lies
- *     leases/ID         a live process and what it needs: flock()ed as long as the process lives
+ *     leases/ID         a live writer and its epoch: flock()ed as long as the process lives
  *     tmp/ID.N          what a lease's process is writing; swept when that lease is dead
  *     cache/            page indexes and source identities: may be thrown away at any time
  *     lock              flock()ed: shared to add a root or a lease, exclusive for gc to read all of them
@@ -37,6 +37,7 @@
  *   -EBUSY    in use by another process
  *   -EEXIST   the name is taken
  *   -EINVAL   a bad argument
+ *   -ESTALE   a copy of a volume, or one that came from another file system
  *   others    what the system said (ENOSPC, EROFS, EIO, ...)
  */
 #pragma once
@@ -66,6 +67,9 @@ int store_init(const char *path);
 int store_open(const char *path, struct store **ret_store);
 void store_close(struct store *store);
 const char *store_path(const struct store *store);
+
+/* Where a message goes about a file that does not belong into the store and was passed over. NULL: nowhere. */
+void store_on_warning(struct store *store, void (*warn)(void *opaque, const char *message), void *opaque);
 
 /* SHA-256, by libcrypto. */
 void object_hash(const void *bytes, size_t length, struct object_id *ret_id);
@@ -102,28 +106,33 @@ struct ref {
     char name[STORE_NAME_MAX];
     struct object_id manifest;
     int64_t created; /* seconds since 1970 */
+    bool damaged;    /* a file under a good name, which does not say a manifest */
+    bool has_length; /* and is as long as if it did */
 };
 
-/* All refs in the order of their names. *ret_refs is the caller's to free(). */
+/* All refs in the order of their names. A file that is none is warned of. *ret_refs is the caller's to free(). */
 int ref_list(struct store *store, struct ref **ret_refs, size_t *ret_count);
 
 /*
- * A lease: while it is held, gc deletes nothing that `manifest` reaches. The kernel ends it with the process.
- * On a store that cannot be written *ret_lease is NULL, which store_lease_end() takes.
+ * A lease: while it is held, gc deletes nothing that `manifest` reaches. It is a shared flock() on the manifest's
+ * file, so it needs no right to write, and the kernel ends it with the process. -ENODATA without that manifest.
  */
 struct store_lease;
 int store_lease_manifest(struct store *store, const struct object_id *manifest,
                          struct store_lease **ret_lease);
 
-/* The same for the manifest that `name` stands for at this moment: reading the name and leasing are one step.
- */
+/* The same for the manifest that `name` stands for at this moment: reading the name and leasing are one step. */
 int store_lease_name(struct store *store, const char *name, struct object_id *ret_manifest,
                      struct store_lease **ret_lease);
 void store_lease_end(struct store_lease *lease);
 
 struct gc_report {
-    uint64_t objects_kept, objects_deleted, bytes_deleted, manifests_deleted, leftovers_deleted;
+    uint64_t objects_kept, objects_deleted, bytes_deleted, manifests_deleted;
+    uint64_t leftovers_deleted; /* files of commands that were killed */
+    uint64_t volumes_missing;   /* registered, not at their path, and keeping what they need */
 };
 
-/* Deletes what nothing needs. One at a time (-EBUSY); everything else may go on meanwhile. */
+/* Deletes what nothing needs. One at a time (-EBUSY); everything else may go on meanwhile. While a
+ * file under refs/ or volumes/ cannot be read, nothing is known to be garbage: it warns and deletes no object.
+ * Without a manifest that is needed it fails. */
 int store_gc(struct store *store, bool dry_run, struct gc_report *ret_report);

@@ -23,7 +23,9 @@ static int result(int returned)
 
 int sys_open(int directory, const char *path, int flags, mode_t mode)
 {
-    int r = flags & O_CREAT ? step((struct store_step){"create", directory, path, -1, NULL}) : 0;
+    int r = flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE
+                ? step((struct store_step){"create", directory, path, -1, NULL})
+                : 0;
     if (r < 0)
         return r;
     int fd = openat(directory, path, flags | O_CLOEXEC, mode);
@@ -64,6 +66,12 @@ int sys_unlink(int directory, const char *path, int flags)
 {
     int r = step((struct store_step){"unlink", directory, path, -1, NULL});
     return r < 0 ? r : result(unlinkat(directory, path, flags));
+}
+
+int sys_link(const char *from, int directory, const char *to)
+{
+    int r = step((struct store_step){"link", directory, to, -1, NULL});
+    return r < 0 ? r : result(linkat(AT_FDCWD, from, directory, to, AT_SYMLINK_FOLLOW));
 }
 
 int sys_mkdir(int directory, const char *path, mode_t mode)

@@ -1,5 +1,6 @@
 #include "store/image.h"
 #include "store/private.h"
+#include "store/volume.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -58,19 +59,16 @@ static int count_image(struct uses *uses, size_t number, const struct ref *ref)
     return add_use(uses, manifest, (uint32_t)number);
 }
 
-static int count_volume(void *opaque, const char *id)
+static int count_volume(void *opaque, const struct volume_listed *volume)
 {
     struct uses *uses = opaque;
-    struct volume_entry entry;
     CLEANUP_MANIFEST struct manifest *manifest = NULL;
     bool is_new;
-    int r = volume_entry_read(uses->store, id, &entry);
-    if (r == -ENOENT)
+    if (!*volume->path)
         return 0;
+    int r = id_set_add(&uses->volumes, &volume->manifest, &is_new);
     if (r == 0)
-        r = id_set_add(&uses->volumes, &entry.manifest, &is_new);
-    if (r == 0)
-        r = manifest_load(uses->store, &entry.manifest, &manifest);
+        r = manifest_load(uses->store, &volume->manifest, &manifest);
     if (r != 0)
         return r;
     uses->usage.volumes++;
@@ -140,7 +138,11 @@ int store_usage(struct store *store, struct store_usage *ret_usage)
     size_t count = 0;
     int r = ref_list(store, &refs, &count);
     if (r == 0) {
-        uses.usage.image_count = count;
+        size_t good = 0;
+        for (size_t i = 0; i < count; i++)
+            if (!refs[i].damaged)
+                refs[good++] = refs[i];
+        uses.usage.image_count = count = good;
         uses.usage.images = calloc(count + 1, sizeof(*uses.usage.images));
         if (!uses.usage.images)
             r = fail(-ENOMEM, "%s: no memory to count %zu images", store->path, count);
@@ -148,7 +150,7 @@ int store_usage(struct store *store, struct store_usage *ret_usage)
     for (size_t i = 0; r == 0 && i < count; i++)
         r = count_image(&uses, i, &refs[i]);
     if (r == 0)
-        r = each_entry(store->volumes, ".", count_volume, &uses);
+        r = store_each_volume(store, count_volume, &uses);
     for (uses.shard = 0; r == 0 && uses.shard < 256; uses.shard++) {
         char path[8];
         snprintf(path, sizeof(path), "%02x", uses.shard);

@@ -1,6 +1,7 @@
 #include "store/image.h"
 #include "store/parallel.h"
 #include "store/private.h"
+#include "store/volume.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -40,14 +41,9 @@ static int list_object(struct verify *verify, const struct object_id *id)
     int r = id_set_add(&verify->listed, id, &is_new);
     if (r < 0 || !is_new)
         return r;
-    if (verify->count == verify->capacity) {
-        size_t capacity = verify->capacity ? 2 * verify->capacity : 1024;
-        struct object_id *objects = realloc(verify->objects, capacity * sizeof(*objects));
-        if (!objects)
-            return fail(-ENOMEM, "%s: no memory to list %zu objects", verify->store->path, capacity);
-        verify->objects = objects;
-        verify->capacity = capacity;
-    }
+    r = array_reserve(&verify->objects, verify->count + 1, &verify->capacity);
+    if (r < 0)
+        return r;
     verify->objects[verify->count++] = *id;
     return 0;
 }
@@ -79,29 +75,22 @@ static int follow(struct verify *verify, const char *who, const struct object_id
     return id_set_add(&verify->sound, id, NULL);
 }
 
-static int follow_name(void *opaque, const char *name)
+static int follow_name(struct verify *verify, const char *name, const struct object_id *manifest)
 {
-    struct verify *verify = opaque;
-    struct object_id manifest;
     verify->report.names++;
-    if (ref_read(verify->store, name, &manifest) < 0) {
-        complain(verify, "%s", fail_text());
-        return 0;
-    }
-    return follow(verify, name, &manifest);
+    return follow(verify, name, manifest);
 }
 
-static int follow_volume(void *opaque, const char *id)
+static int follow_volume(void *opaque, const struct volume_listed *volume)
 {
     struct verify *verify = opaque;
-    struct volume_entry entry;
-    int r = volume_entry_read(verify->store, id, &entry);
-    verify->report.volumes += r == 0;
-    if (r < 0 && r != -ENOENT)
-        complain(verify, "%s", fail_text());
-    if (r < 0)
+    if (volume->state == VOLUME_DAMAGED)
+        complain(verify, "%s: the volume %s is damaged", *volume->path ? volume->path : verify->store->path,
+                 volume->id);
+    if (!*volume->path)
         return 0;
-    return follow(verify, entry.path, &entry.manifest);
+    verify->report.volumes++;
+    return follow(verify, volume->path, &volume->manifest);
 }
 
 static int list_entry(void *opaque, const char *name)
@@ -112,8 +101,8 @@ static int list_entry(void *opaque, const char *name)
     snprintf(text, sizeof(text), "%02x%.*s", verify->shard, OBJECT_ID_TEXT - 2, name);
     if (object_id_parse(text, &id) == 0)
         return list_object(verify, &id);
-    complain(verify, "%s/objects/%02x/%s: not the name of an object (delete it)", verify->store->path,
-             verify->shard, name);
+    store_warn(verify->store, "%s/objects/%02x/%s: not the name of an object (delete it)",
+               verify->store->path, verify->shard, name);
     return 0;
 }
 
@@ -127,8 +116,9 @@ static int hash_one(void *opaque, uint64_t number)
     CLEANUP_FREE void *buffer = malloc(STORE_OBJECT_BYTES);
     if (!buffer)
         return fail(-ENOMEM, "%s: no memory to verify an object", verify->store->path);
-    if (fstatat(verify->store->objects, path, &status, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
-        return 0; /* a gc at the same time: what names and volumes need has been opened already */
+    if (fstatat(verify->store->objects, path, &status, AT_SYMLINK_NOFOLLOW) < 0)
+        /* A gc at the same time: what names and volumes need has been opened already. */
+        return errno == ENOENT ? 0 : fail_errno(-errno, "%s: object %s", verify->store->path, path);
     uint64_t pages = (uint64_t)status.st_size / STORE_PAGE;
     CLEANUP_FD int fd = -1;
     bool verified;
@@ -149,9 +139,18 @@ static int hash_one(void *opaque, uint64_t number)
 
 static int follow_all(struct verify *verify)
 {
-    int r = each_entry(verify->store->refs, ".", follow_name, verify);
+    CLEANUP_FREE struct ref *refs = NULL;
+    size_t count = 0;
+    int r = ref_list(verify->store, &refs, &count);
+    for (size_t i = 0; r == 0 && i < count; i++) {
+        if (refs[i].damaged && refs[i].has_length)
+            complain(verify, "%s/refs/%s: damaged (stellarium rm %s removes it)", verify->store->path,
+                     refs[i].name, refs[i].name);
+        else if (!refs[i].damaged)
+            r = follow_name(verify, refs[i].name, &refs[i].manifest);
+    }
     if (r == 0)
-        r = each_entry(verify->store->volumes, ".", follow_volume, verify);
+        r = store_each_volume(verify->store, follow_volume, verify);
     for (verify->shard = 0; r == 0 && verify->shard < 256; verify->shard++) {
         char path[8];
         snprintf(path, sizeof(path), "%02x", verify->shard);
@@ -169,7 +168,7 @@ int store_verify(struct store *store, const char *name, void (*problem)(void *op
     pthread_mutex_init(&verify.mutex, NULL);
     int r = name ? ref_read(store, name, &manifest) : 0;
     if (r == 0)
-        r = name ? follow_name(&verify, name) : follow_all(&verify);
+        r = name ? follow_name(&verify, name, &manifest) : follow_all(&verify);
     if (r == 0)
         r = parallel(verify.count, hash_one, &verify);
     id_set_free(&verify.sound);

@@ -41,42 +41,39 @@ static int make_bits(struct volume *volume)
     return volume->bits && volume->dirty ? 0 : fail(-ENOMEM, "no memory for a volume's map");
 }
 
+static bool same_description(const struct volume_description *a, const struct volume_description *b)
+{
+    return a->bytes == b->bytes && strcmp(a->id, b->id) == 0 && object_id_equal(&a->manifest, &b->manifest);
+}
+
 static int check_map_header(struct volume *volume, const char *path)
 {
-    uint8_t header[STORE_PAGE];
-    const struct volume_description *is = &volume->description;
+    struct volume_description in_map;
     struct stat map, delta;
-    int r = read_full_at(volume->map, header, sizeof(header), 0);
-    if (r < 0 || fstat(volume->map, &map) < 0 || fstat(volume->delta, &delta) < 0)
-        return fail_errno(r < 0 ? r : -errno, "%s/map", path);
-    if (memcmp(header, VOLUME_MAP_MAGIC, 8) != 0 || get32(header + 8) != VOLUME_VERSION ||
-        get32(header + 12) > 1 || get64(header + 16) != is->bytes ||
-        memcmp(header + 24, &is->manifest, OBJECT_ID_BYTES) != 0 || memcmp(header + 56, is->id, 32) != 0)
-        return fail(-EBADMSG, "%s/map: does not belong to this volume.json (was one of them copied here?)",
-                    path);
+    if (fstat(volume->map, &map) < 0 || fstat(volume->delta, &delta) < 0)
+        return fail_errno(-errno, "%s/map", path);
+    int r = volume_map_header_read(volume->map, path, &in_map, &volume->name_durable);
+    if (r < 0)
+        return r;
+    if (!same_description(&in_map, &volume->description))
+        return fail(-EBADMSG,
+                    "%s/map: does not belong to this volume.json (was one of them copied here? was an "
+                    "adoption interrupted? stellarium adopt %s repeats that)",
+                    path, path);
     if ((uint64_t)map.st_size != STORE_PAGE + volume->bits_length ||
         (uint64_t)delta.st_size != volume->pages * STORE_PAGE)
         return fail(-EBADMSG, "%s: map or delta has another length than the disk (was it truncated?)", path);
-    volume->name_durable = get32(header + 12) == 1;
     return 0;
 }
 
 /* Reads what is not holes: opening costs what was written, not what the disk could hold. */
 static int load_bits(struct volume *volume, const char *path)
 {
-    off_t end = (off_t)(STORE_PAGE + volume->bits_length), at = STORE_PAGE;
-    while (at < end) {
-        off_t data = lseek(volume->map, at, SEEK_DATA);
-        if (data < 0 && errno == ENXIO)
-            break;
-        off_t hole = data < 0 ? end : lseek(volume->map, data, SEEK_HOLE);
-        data = data < 0 ? at : data;
-        hole = hole < 0 || hole > end ? end : hole;
-        int r = read_full_at(volume->map, volume->bits + (data - STORE_PAGE), (size_t)(hole - data),
-                             (uint64_t)data);
+    uint64_t end = STORE_PAGE + volume->bits_length, data, hole;
+    for (uint64_t at = STORE_PAGE; file_next_data(volume->map, at, end, &data, &hole); at = hole) {
+        int r = read_full_at(volume->map, volume->bits + (data - STORE_PAGE), (size_t)(hole - data), data);
         if (r < 0)
             return fail_errno(r, "%s/map", path);
-        at = hole;
     }
     for (uint64_t page = volume->pages; page < volume->bits_length * UINT64_C(8); page++)
         if (volume->bits[page / 8] >> (page % 8) & 1)
@@ -121,9 +118,9 @@ int volume_open(struct store *store, const char *path, bool read_only, struct vo
     volume->directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     r = volume->directory < 0 ? fail_errno(-errno, "%s: cannot open the volume", path) : 0;
     if (r == 0)
-        r = volume_description_read(volume->directory, path, &volume->description);
+        r = volume_description_read(volume->directory, path, VOLUME_DESCRIPTION, &volume->description);
     if (r == 0)
-        r = volume_check_registered(store, path, &volume->description);
+        r = volume_check_registered(store, path, volume->directory, read_only, &volume->description);
     if (r == 0)
         r = store_lease_manifest(store, &volume->description.manifest, &volume->lease);
     if (r == 0)
@@ -148,14 +145,14 @@ int volume_open_image(struct store *store, const char *image, const char *scratc
     int r = volume_new(store, &volume);
     if (r < 0)
         return r;
-    struct volume_description *is = &volume->description;
-    r = store_lease_name(store, image, &is->manifest, &volume->lease);
+    struct volume_description *description = &volume->description;
+    r = store_lease_name(store, image, &description->manifest, &volume->lease);
     if (r == 0)
-        r = manifest_load(store, &is->manifest, &volume->manifest);
+        r = manifest_load(store, &description->manifest, &volume->manifest);
     if (r == 0) {
-        is->bytes = volume->manifest->image_bytes;
-        object_id_text(&is->manifest, is->id); /* its first 32 digits */
-        is->id[32] = '\0';
+        description->bytes = volume->manifest->image_bytes;
+        object_id_text(&description->manifest, description->id); /* its first 32 digits */
+        description->id[32] = '\0';
         r = make_bits(volume);
     }
     if (r == 0 && scratch) {
@@ -358,21 +355,11 @@ int volume_flush(struct volume *volume)
 
 static int read_object(struct volume *volume, const struct volume_run *run, void *buffer, unsigned pages)
 {
-    struct object_id id;
-    unsigned object_pages;
-    bool verified;
-    CLEANUP_FD int fd = -1;
-    manifest_object(volume->manifest, run->object, &id, &object_pages);
-    int r = object_open(volume->store, &id, object_pages, &fd, &verified);
-    if (r == 0 && !verified) {
-        CLEANUP_FREE void *whole = malloc(STORE_OBJECT_BYTES);
-        r = whole ? object_verify(volume->store, &id, object_pages, fd, whole)
-                  : fail(-ENOMEM, "no memory to verify");
-    }
-    if (r < 0)
-        return r;
-    r = read_full_at(fd, buffer, (size_t)pages * STORE_PAGE, (uint64_t)run->object_page * STORE_PAGE);
-    return r < 0 ? fail_errno(r, "an object cannot be read") : 0;
+    CLEANUP_FREE void *whole = malloc(STORE_OBJECT_BYTES);
+    if (!whole)
+        return fail(-ENOMEM, "no memory to read an object");
+    return object_read_verified(volume->store, volume->manifest, run->object, run->object_page, pages, whole,
+                                buffer);
 }
 
 int volume_read(struct volume *volume, void *buffer, uint64_t first_page, unsigned pages)

@@ -17,7 +17,7 @@
 struct staged {
     struct object_id id;
     struct staged_file
-        file; /* its descriptor stays open until synced: an error of writing back is reported to it */
+        file; /* open until it is synced: an error of writing back is reported to its descriptor */
 };
 
 struct batch {
@@ -31,11 +31,22 @@ struct store_writer {
     uint32_t epoch;
     pthread_mutex_t mutex; /* over everything below */
     struct batch *batch;
-    struct id_set held;    /* found or staged by this writer: needs no second look */
-    struct id_set corrupt; /* found, and not matching its name */
-    bool shard_dirty[256]; /* object directories whose entries we count on */
+    struct id_set held;     /* found or staged by this writer: needs no second look */
+    struct id_set corrupt;  /* found, and not matching its name */
+    bool shard_dirty[256];  /* object directories whose entries we count on */
+    bool objects_published; /* some have their names, */
+    bool published;         /* and so has the manifest */
     struct writer_report report;
 };
+
+/* Deletes what writers that were killed have left. Without waiting: the next one may do it as well. */
+static void remove_leftovers(struct store *store)
+{
+    CLEANUP_FD int lock = -1;
+    uint64_t removed;
+    if (store_lock(store, LOCK_EX | LOCK_NB, &lock) == 0)
+        (void)leftovers_remove(store, false, &removed);
+}
 
 int writer_begin(struct store *store, struct store_writer **ret_writer)
 {
@@ -47,6 +58,7 @@ int writer_begin(struct store *store, struct store_writer **ret_writer)
     if (store->read_only)
         return fail(-EROFS, "%s: the store is read-only (is it mounted so, or owned by another user?)",
                     store->path);
+    remove_leftovers(store);
     int r = store_lock(store, LOCK_SH, &lock);
     if (r == 0)
         r = epoch_read(store, &writer->epoch);
@@ -64,7 +76,7 @@ int writer_begin(struct store *store, struct store_writer **ret_writer)
     return 0;
 }
 
-static void drop_file(struct store_writer *writer, struct staged_file *file)
+void writer_drop(struct store_writer *writer, struct staged_file *file)
 {
     cleanup_fd(&file->fd);
     unlinkat(writer->store->tmp, file->name, 0);
@@ -73,8 +85,18 @@ static void drop_file(struct store_writer *writer, struct staged_file *file)
 static void batch_drop(struct store_writer *writer, struct batch *batch, unsigned from)
 {
     for (unsigned i = from; i < batch->count; i++)
-        drop_file(writer, &batch->staged[i].file);
+        writer_drop(writer, &batch->staged[i].file);
     free(batch);
+}
+
+/* What a failed writer has put into the store is needed by nothing, unless another one has found it meanwhile. */
+static void give_back(struct store *store)
+{
+    char message[512];
+    struct gc_report report;
+    snprintf(message, sizeof(message), "%s", fail_text());
+    (void)store_gc(store, false, &report);
+    (void)fail(-EIO, "%s", message);
 }
 
 void writer_end(struct store_writer *writer)
@@ -83,6 +105,8 @@ void writer_end(struct store_writer *writer)
         return;
     batch_drop(writer, writer->batch, 0);
     store_lease_end(writer->lease);
+    if (writer->objects_published && !writer->published)
+        give_back(writer->store);
     id_set_free(&writer->held);
     id_set_free(&writer->corrupt);
     pthread_mutex_destroy(&writer->mutex);
@@ -151,6 +175,28 @@ int writer_has(struct store_writer *writer, const struct object_id *id, unsigned
     return 0;
 }
 
+int writer_hold(struct store_writer *writer, const struct manifest *manifest)
+{
+    bool verified, has = true;
+    int r = stamp_touch(writer->store, writer->store->manifests, &manifest->id, manifest->length,
+                        writer->epoch, &verified);
+    if (r == 0)
+        return fail(-ENODATA, "%s: a manifest is missing", writer->store->path);
+    for (uint64_t i = 0; r > 0 && i < manifest->object_count; i++) {
+        struct object_id id;
+        unsigned pages;
+        manifest_object(manifest, i, &id, &pages);
+        int found = writer_has(writer, &id, pages, &has);
+        if (found < 0 || !has) {
+            char text[OBJECT_ID_TEXT];
+            r = found < 0 ? found
+                          : fail(-ENODATA, "%s: object %s is missing or corrupt (import its image again)",
+                                 writer->store->path, object_id_text(&id, text));
+        }
+    }
+    return MIN(r, 0);
+}
+
 int writer_create(struct store_writer *writer, bool direct, struct staged_file *ret_file)
 {
     struct staged_file file;
@@ -198,6 +244,9 @@ static int batch_publish(struct store_writer *writer, struct batch *batch)
 {
     int r = batch->count > 0 ? sys_syncfs(writer->store->root) : 0;
     unsigned done = 0;
+    pthread_mutex_lock(&writer->mutex);
+    writer->objects_published |= r == 0 && batch->count > 0;
+    pthread_mutex_unlock(&writer->mutex);
     while (r == 0 && done < batch->count) {
         r = publish_object(writer, &batch->staged[done]);
         if (r == 0)
@@ -210,10 +259,10 @@ static int batch_publish(struct store_writer *writer, struct batch *batch)
 int writer_stage(struct store_writer *writer, const struct object_id *id, struct staged_file *file)
 {
     struct stat status;
-    struct timespec stamp = {.tv_sec = writer->epoch, .tv_nsec = (long)writer->store->boot_tag};
+    struct timespec stamp = stamp_verified(writer->store, id, writer->epoch);
     int r = fstat(file->fd, &status) < 0 ? -errno : sys_stamp(file->fd, NULL, &stamp);
     if (r < 0) {
-        drop_file(writer, file);
+        writer_drop(writer, file);
         return fail_errno(r, "%s/tmp/%s", writer->store->path, file->name);
     }
     struct batch *full = NULL;
@@ -221,7 +270,7 @@ int writer_stage(struct store_writer *writer, const struct object_id *id, struct
     writer->batch->staged[writer->batch->count++] = (struct staged){.id = *id, .file = *file};
     if (writer->batch->count == BATCH) {
         struct batch *fresh = calloc(1, sizeof(*fresh));
-        CHECK(fresh); /* 26 KiB: where they are not to be had, the process has lost already */
+        CHECK(fresh); /* 26 KiB: a process that cannot get them has lost already */
         full = writer->batch;
         writer->batch = fresh;
     }
@@ -247,8 +296,7 @@ static int sync_shards(struct store_writer *writer, bool *ret_all)
         if (!writer->shard_dirty[i])
             continue;
         snprintf(path, sizeof(path), "%02x", i);
-        CLEANUP_FD int fd = openat(writer->store->objects, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        int r = fd < 0 ? -errno : sys_fsync(fd);
+        int r = directory_sync(writer->store->objects, path);
         if (r < 0)
             return r;
     }
@@ -258,8 +306,17 @@ static int sync_shards(struct store_writer *writer, bool *ret_all)
 static int sync_manifest_shard(struct store *store, const char *path)
 {
     char shard[3] = {path[0], path[1], '\0'};
-    CLEANUP_FD int fd = openat(store->manifests, shard, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return fd < 0 ? -errno : sys_fsync(fd);
+    return directory_sync(store->manifests, shard);
+}
+
+/* Whether the manifest that is there is this one: not verified in this boot, but right. It is left in place then, as a
+ * reader may have locked it. */
+static bool is_same_manifest(struct store *store, const char *path, const struct manifest *manifest)
+{
+    CLEANUP_FREE uint8_t *bytes = malloc(manifest->length);
+    CLEANUP_FD int fd = openat(store->manifests, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    return bytes && fd >= 0 && read_full_at(fd, bytes, manifest->length, 0) == 0 &&
+           memcmp(bytes, manifest->bytes, manifest->length) == 0 && sys_fsync(fd) == 0;
 }
 
 static int publish_manifest(struct store_writer *writer, const struct manifest *manifest)
@@ -271,7 +328,7 @@ static int publish_manifest(struct store_writer *writer, const struct manifest *
     int r = stamp_touch(store, store->manifests, &manifest->id, manifest->length, writer->epoch, &verified);
     if (r < 0)
         return r;
-    if (r == 1 && verified) {
+    if (r == 1 && (verified || is_same_manifest(store, path, manifest))) {
         r = sync_shards(writer, &synced);
         return r < 0 ? r : sync_manifest_shard(store, path);
     }
@@ -279,7 +336,7 @@ static int publish_manifest(struct store_writer *writer, const struct manifest *
     r = writer_create(writer, false, &file);
     if (r < 0)
         return r;
-    struct timespec stamp = {.tv_sec = writer->epoch, .tv_nsec = (long)store->boot_tag};
+    struct timespec stamp = stamp_verified(store, &manifest->id, writer->epoch);
     r = sys_write(file.fd, manifest->bytes, manifest->length, 0);
     if (r == 0)
         r = sys_stamp(file.fd, NULL, &stamp);
@@ -313,6 +370,7 @@ int writer_publish(struct store_writer *writer, const struct manifest *manifest,
     r = publish_manifest(writer, manifest);
     if (r < 0)
         return fail_errno(r, "%s: cannot publish the manifest of %s", store->path, name);
+    writer->published = true;
     CLEANUP_FD int lock = -1;
     char text[OBJECT_ID_TEXT], line[OBJECT_ID_TEXT + 1];
     snprintf(line, sizeof(line), "%s\n", object_id_text(&manifest->id, text));

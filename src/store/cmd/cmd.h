@@ -40,6 +40,7 @@ int command_ls(const struct call *call);
 int command_info(const struct call *call);
 int command_clone(const struct call *call);
 int command_commit(const struct call *call);
+int command_adopt(const struct call *call);
 int command_rm(const struct call *call);
 int command_gc(const struct call *call);
 int command_verify(const struct call *call);
@@ -67,6 +68,9 @@ static inline json_int_t page_bytes(uint64_t pages)
     uint64_t bytes = pages * STORE_PAGE;
     return (json_int_t)bytes;
 }
+
+/* A string for JSON of any bytes, as paths are: those that are not UTF-8 are written as \\xNN. */
+json_t *json_bytes(const char *text);
 
 /* Prints and releases a JSON value, with a newline. */
 int print_json(json_t *value);

@@ -2,6 +2,7 @@
 #include "store/cmd/cmd.h"
 
 #include <argp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,58 +16,109 @@ enum option_key {
     OPTION_DRY = 'n',
     OPTION_REREAD = 256,
     OPTION_FULL,
-    OPTION_BUDGET
+    OPTION_BUDGET,
+    OPTION_HELP,
+    OPTION_VERSION
+};
+
+#define COMMON_OPTIONS                                                                                       \
+    {"store", OPTION_STORE, "DIR", 0, "the store (default: $STELLARIUM_STORE)", 0},                          \
+    {                                                                                                        \
+        "json", OPTION_JSON, NULL, 0, "print JSON", 0                                                        \
+    }
+
+static const struct argp_option common_options[] = {COMMON_OPTIONS, {0}};
+
+static const struct argp_option import_options[] = {
+    COMMON_OPTIONS,
+    {"base", OPTION_BASE, "NAME", 0, "an image that resembles this one (may be repeated)", 0},
+    {"size", OPTION_SIZE, "SIZE", 0, "bytes of the file system (K, M, G, T)", 0},
+    {"reread", OPTION_REREAD, NULL, 0, "read the source even if it looks unchanged", 0},
+    {"budget", OPTION_BUDGET, "N", 0, "extents to a region of 2 MiB before it is written out whole (128)", 0},
+    {0},
+};
+
+static const struct argp_option export_options[] = {
+    COMMON_OPTIONS,
+    {"no-sparse", OPTION_FULL, NULL, 0, "write zeros as well", 0},
+    {0},
+};
+
+static const struct argp_option clone_options[] = {
+    COMMON_OPTIONS,
+    {"size", OPTION_SIZE, "SIZE", 0, "bytes of the volume (K, M, G, T; default: the image's)", 0},
+    {0},
+};
+
+static const struct argp_option gc_options[] = {
+    COMMON_OPTIONS,
+    {"dry-run", OPTION_DRY, NULL, 0, "delete nothing, tell what would be deleted", 0},
+    {0},
 };
 
 struct command {
     const char *name, *arguments, *summary, *help;
-    unsigned least, most;
-    const char *options; /* the short names or initials of those it takes besides --store and --json */
+    unsigned least, most; /* arguments */
+    const struct argp_option *options;
     int (*run)(const struct call *call);
 };
 
 static const struct command commands[] = {
     {"init", "", "make an empty store",
      "Makes an empty store at --store. Give it to the same user as the VMs: one store is one trust domain.",
-     0, 0, "", command_init},
+     0, 0, common_options, command_init},
     {"import", "SOURCE NAME", "store an image under a name",
      "SOURCE is a raw image, a block device, a tar (compressed or not), a directory, or an OCI image (a "
      "layout or an "
      "archive of one, also what docker save writes). The latter three become an ext4 file system, the same "
-     "for the same "
-     "input. Pages that the earlier NAME or a --base has are not stored again. An unchanged file is "
-     "recognised by its "
-     "inode, size and times and not read again (--reread does). An interrupted import goes on where it was.",
-     2, 2, "bSRB", command_import},
+     "for the "
+     "same input. Pages that the earlier NAME or a --base has are not stored again. An unchanged file is "
+     "recognised "
+     "by its inode, size and times and not read again (--reread does). An import that was killed goes on "
+     "where it "
+     "was; one that fails gives its space back.",
+     2, 2, import_options, command_import},
     {"export", "NAME FILE", "write an image out as a raw file",
-     "FILE is made or replaced; zeros are left out as holes. Every object is verified on the way.", 2, 2, "F",
-     command_export},
-    {"ls", "", "list images and volumes", "Images by name with their sizes, then registered volumes.", 0, 0,
-     "", command_ls},
-    {"info", "NAME", "describe one image", "Sizes, objects, extents and fragmentation of an image.", 1, 1, "",
-     command_info},
+     "FILE is made or replaced, whole, when all is written; - is standard output. Zeros are left out as "
+     "holes. A block "
+     "device that is in use or too small is refused. Every object is verified on the way.",
+     2, 2, export_options, command_export},
+    {"ls", "", "list images and volumes",
+     "Images by name with their sizes, then registered volumes with their state, and what to do about it.", 0,
+     0, common_options, command_ls},
+    {"info", "NAME", "describe one image", "Sizes, objects, extents and fragmentation of an image.", 1, 1,
+     common_options, command_info},
     {"clone", "NAME VOLUME", "make a writable volume of an image",
      "VOLUME is a directory to be made. Takes no space and the same time for any image; volt-vmm --volume "
      "boots from "
      "it. --size makes it larger than the image.",
-     2, 2, "S", command_clone},
+     2, 2, clone_options, command_clone},
     {"commit", "VOLUME NAME", "make an image of a volume",
      "Stores what was written to the volume since it was cloned as the image NAME. The volume stays as it "
      "is, and must "
      "not be in use.",
-     2, 2, "", command_commit},
-    {"rm", "NAME|VOLUME", "remove an image or a volume",
-     "What has a slash in it is a volume. Space is given back by gc.", 1, 1, "", command_rm},
+     2, 2, common_options, command_commit},
+    {"adopt", "VOLUME", "register a copied or moved volume",
+     "A volume that was copied, restored, or moved to another file system becomes a volume of its own, with "
+     "a new id. "
+     "One that was moved within its file system is registered at its new path.",
+     1, 1, common_options, command_adopt},
+    {"rm", "NAME|VOLUME|ID", "remove an image or a volume",
+     "An argument with a slash in it is a volume's path. An ID (8 digits or more of it, as ls shows) is a "
+     "volume's: if "
+     "that is no longer at its path, it is forgotten. Space is given back by gc.",
+     1, 1, common_options, command_rm},
     {"gc", "", "delete what nothing needs",
-     "Keeps what images, volumes, running VMs and imports need. May run at any time.", 0, 0, "n", command_gc},
+     "Keeps what images, volumes, running VMs and imports need. May run at any time.", 0, 0, gc_options,
+     command_gc},
     {"verify", "[NAME]", "read and hash everything, or one image",
      "Exit status 1 and a line for each problem if something is missing or does not match its hash.", 0, 1,
-     "", command_verify},
+     common_options, command_verify},
     {"stat", "", "show what is stored and what is shared",
-     "For each image: its bytes, those that are not zeros, and what removing it would give back.", 0, 0, "",
-     command_stat},
+     "For each image: its bytes, those that are not zeros, and what removing it would give back.", 0, 0,
+     common_options, command_stat},
     {"diff", "A B", "compare two images", "Prints the ranges of bytes that differ. Exit status 1 if any do.",
-     2, 2, "", command_diff},
+     2, 2, common_options, command_diff},
 };
 
 struct parse {
@@ -75,28 +127,6 @@ struct parse {
     char *arguments[2];
     const char *bases[BASES_MAX];
 };
-
-static const struct argp_option all_options[] = {
-    {"store", OPTION_STORE, "DIR", 0, "the store (default: $STELLARIUM_STORE)", 0},
-    {"json", OPTION_JSON, NULL, 0, "print JSON", 0},
-    {"base", OPTION_BASE, "NAME", 0, "an image that resembles this one (may be repeated)", 0},
-    {"size", OPTION_SIZE, "SIZE", 0, "bytes of the file system or volume (K, M, G, T)", 0},
-    {"reread", OPTION_REREAD, NULL, 0, "read the source even if it looks unchanged", 0},
-    {"budget", OPTION_BUDGET, "N", 0, "extents to a region of 2 MiB before it is written out whole (128)", 0},
-    {"no-sparse", OPTION_FULL, NULL, 0, "write zeros as well", 0},
-    {"dry-run", OPTION_DRY, NULL, 0, "delete nothing, tell what would be", 0},
-    {0},
-};
-
-static char option_initial(int key)
-{
-    switch (key) {
-    case OPTION_REREAD: return 'R';
-    case OPTION_FULL: return 'F';
-    case OPTION_BUDGET: return 'B';
-    default: return (char)key;
-    }
-}
 
 static error_t parse_number_option(struct parse *parse, int key, const char *text, struct argp_state *state)
 {
@@ -147,12 +177,12 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 
 static void print_help(FILE *to)
 {
-    fprintf(to, "Usage: stellarium COMMAND [OPTION...] [ARGUMENT...]\n\n"
+    fprintf(to, "Usage: stellarium [OPTION...] COMMAND [OPTION...] [ARGUMENT...]\n\n"
                 "A content-addressable store of disk images. Images share every page they have in common; a "
                 "clone of one\n"
-                "takes a millisecond and no space; what is read has been verified.\n\n");
+                "takes a millisecond and no space. Every byte that is read was verified.\n\n");
     for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
-        fprintf(to, "  %-8s %-14s %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
+        fprintf(to, "  %-8s %-15s %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
     fprintf(to, "\nTry it:\n"
                 "  export STELLARIUM_STORE=/var/lib/stellarium\n"
                 "  stellarium init\n"
@@ -178,6 +208,12 @@ static int exit_status(int result)
     }
 }
 
+static void print_warning(void *opaque, const char *message)
+{
+    (void)opaque;
+    fprintf(stderr, "stellarium: warning: %s\n", message);
+}
+
 static int run_command(struct parse *parse)
 {
     struct call *call = &parse->call;
@@ -188,6 +224,8 @@ static int run_command(struct parse *parse)
     int r = 0;
     if (parse->command->run != command_init)
         r = store_open(call->store_path, &call->store);
+    if (call->store)
+        store_on_warning(call->store, print_warning, NULL);
     if (r == 0)
         r = parse->command->run(call);
     r = exit_status(r);
@@ -195,21 +233,40 @@ static int run_command(struct parse *parse)
     return r;
 }
 
-static int parse_and_run(const struct command *command, int count, char **arguments)
+/* Options before the command, and which it is. Its own words are left for parse_and_run(). */
+struct preface {
+    const char *store_path;
+    bool json;
+    int command; /* its index in argv; 0: none */
+};
+
+static error_t parse_preface(int key, char *text, struct argp_state *state)
 {
-    struct argp_option options[ARRAY_SIZE(all_options)] = {0};
-    unsigned used = 0;
+    struct preface *preface = state->input;
+    switch (key) {
+    case OPTION_STORE: preface->store_path = text; return 0;
+    case OPTION_JSON: preface->json = true; return 0;
+    case OPTION_HELP: print_help(stdout); exit(EXIT_DONE);
+    case OPTION_VERSION: printf("stellarium %s\n", VOLT_VERSION); exit(EXIT_DONE);
+    case ARGP_KEY_ARG:
+        preface->command = state->next - 1;
+        state->next = state->argc;
+        return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static int parse_and_run(const struct command *command, const struct preface *preface, int count,
+                         char **arguments)
+{
     char program[64], doc[1024];
-    for (unsigned i = 0; i + 1 < ARRAY_SIZE(all_options); i++)
-        if (i < 2 || strchr(command->options, option_initial(all_options[i].key)))
-            options[used++] = all_options[i];
     snprintf(program, sizeof(program), "stellarium %s", command->name);
     snprintf(doc, sizeof(doc), "%s\v%s", command->summary, command->help);
     struct argp argp = {
-        .options = options, .parser = parse_option, .args_doc = command->arguments, .doc = doc};
-    struct parse parse = {.command = command, .call.store_path = getenv("STELLARIUM_STORE")};
+        .options = command->options, .parser = parse_option, .args_doc = command->arguments, .doc = doc};
+    struct parse parse = {.command = command,
+                          .call = {.store_path = preface->store_path, .json = preface->json}};
     arguments[0] = program;
-    argp_err_exit_status = EXIT_USAGE;
     parse.call.arguments = parse.arguments;
     parse.call.bases = parse.bases;
     if (argp_parse(&argp, count, arguments, 0, NULL, &parse) != 0)
@@ -219,17 +276,31 @@ static int parse_and_run(const struct command *command, int count, char **argume
 
 int main(int argc, char **argv)
 {
-    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
-        print_help(argc < 2 ? stderr : stdout);
-        return argc < 2 ? EXIT_USAGE : EXIT_DONE;
+    static const struct argp_option options[] = {
+        COMMON_OPTIONS,
+        {"help", OPTION_HELP, NULL, 0, "list the commands", 0},
+        {"version", OPTION_VERSION, NULL, 0, "print the version", 0},
+        {0},
+    };
+    static const struct argp argp = {
+        .options = options, .parser = parse_preface, .args_doc = "COMMAND [ARGUMENT...]"};
+    struct preface preface = {.store_path = getenv("STELLARIUM_STORE")};
+    argp_err_exit_status = EXIT_USAGE;
+    signal(SIGXFSZ, SIG_IGN); /* a write beyond a limit is an error to tell, not an end */
+    if (argp_parse(&argp, argc, argv, ARGP_IN_ORDER | ARGP_NO_HELP, NULL, &preface) != 0)
+        return EXIT_USAGE;
+    if (!preface.command) {
+        print_help(stderr);
+        return EXIT_USAGE;
     }
-    if (strcmp(argv[1], "--version") == 0) {
-        printf("stellarium %s\n", VOLT_VERSION);
+    const char *name = argv[preface.command];
+    for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
+        if (strcmp(name, commands[i].name) == 0)
+            return parse_and_run(&commands[i], &preface, argc - preface.command, argv + preface.command);
+    if (strcmp(name, "help") == 0) {
+        print_help(stdout);
         return EXIT_DONE;
     }
-    for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
-        if (strcmp(argv[1], commands[i].name) == 0)
-            return parse_and_run(&commands[i], argc - 1, argv + 1);
-    fprintf(stderr, "stellarium: '%s' is not a command (stellarium --help lists them)\n", argv[1]);
+    fprintf(stderr, "stellarium: '%s' is not a command (stellarium --help lists them)\n", name);
     return EXIT_USAGE;
 }

@@ -1,8 +1,6 @@
 /* The subcommands that only look. */
 #include "store/cmd/cmd.h"
-#include "store/private.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -15,50 +13,64 @@ static void time_text(int64_t seconds, char text[32])
     strftime(text, 32, "%Y-%m-%d %H:%M", &local);
 }
 
+static const struct {
+    const char *name, *remedy;
+} states[] = {
+    [VOLUME_READY] = {"ready", NULL},
+    [VOLUME_IN_USE] = {"in use", NULL},
+    [VOLUME_MISSING] = {"missing",
+                        "not at its path. Mount its disk; or if it was moved, stellarium adopt NEWPATH; "
+                        "or if it is gone, stellarium rm ID"},
+    [VOLUME_REPLACED] = {"replaced",
+                         "something else is at its path. stellarium adopt PATH makes a copy a volume of "
+                         "its own; stellarium rm ID forgets what is gone"},
+    [VOLUME_DAMAGED] = {"damaged", "a file of it is missing or wrong. stellarium rm ID removes what is left"},
+    [VOLUME_HALF_MADE] = {"half made", "by a clone that was interrupted. stellarium gc removes it"},
+    [VOLUME_HALF_REMOVED] = {"half removed", "stellarium rm PATH, or gc, goes on with it"},
+};
+
 struct listing {
     const struct call *call;
     json_t *volumes;
     bool heading;
+    unsigned count[ARRAY_SIZE(states)];
 };
 
-static int list_volume(void *opaque, const char *id)
+static int list_volume(void *opaque, const struct volume_listed *volume)
 {
     struct listing *listing = opaque;
-    struct volume_entry entry;
-    struct stat status = {0};
-    char delta[sizeof(entry.path) + 8], written[SIZE_TEXT_MAX], manifest[OBJECT_ID_TEXT];
-    int r = volume_entry_read(listing->call->store, id, &entry);
-    if (r < 0)
-        return r == -ENOENT ? 0 : r;
-    snprintf(delta, sizeof(delta), "%s/delta", entry.path);
-    bool there = stat(delta, &status) == 0;
-    uint64_t bytes = (uint64_t)status.st_blocks * 512;
-    if (listing->call->json)
-        return json_array_append_new(listing->volumes,
-                                     json_pack("{s:s, s:s, s:s, s:b, s:I}", "id", id, "path", entry.path,
-                                               "manifest", object_id_text(&entry.manifest, manifest),
-                                               "present", there, "bytes_written", (json_int_t)bytes));
+    char written[SIZE_TEXT_MAX], manifest[OBJECT_ID_TEXT];
+    const char *state = states[volume->state].name;
+    object_id_text(&volume->manifest, manifest);
+    if (listing->call->json) {
+        json_array_append_new(listing->volumes,
+                              json_pack("{s:s, s:o, s:s, s:s, s:b, s:I}", "id", volume->id, "path",
+                                        json_bytes(volume->path), "manifest", manifest, "state", state,
+                                        "present",
+                                        volume->state == VOLUME_READY || volume->state == VOLUME_IN_USE,
+                                        "bytes_written", (json_int_t)volume->bytes_written));
+        return 0;
+    }
     if (!listing->heading)
-        printf("\n%-12s  %10s  %s\n", "VOLUME ON", "WRITTEN", "PATH");
+        printf("\n%-12s  %-12s  %10s  %-12s  %s\n", "VOLUME", "STANDS ON", "WRITTEN", "STATE", "PATH");
     listing->heading = true;
-    printf("%.12s  %10s  %s%s\n", object_id_text(&entry.manifest, manifest), size_text(bytes, written),
-           entry.path, there ? "" : " (not there: moved, or not mounted?)");
+    listing->count[volume->state]++;
+    printf("%.12s  %.12s  %10s  %-12s  %s\n", volume->id, manifest, size_text(volume->bytes_written, written),
+           state, volume->path);
     return 0;
 }
 
-int command_ls(const struct call *call)
+static int list_images(const struct call *call, json_t *images)
 {
     CLEANUP_FREE struct ref *refs = NULL;
     size_t count = 0;
-    struct listing listing = {.call = call, .volumes = json_array()};
-    json_t *images = json_array();
     int r = ref_list(call->store, &refs, &count);
     if (r == 0 && count > 0 && !call->json)
         printf("%-30s  %10s  %-16s  %s\n", "NAME", "SIZE", "CREATED", "MANIFEST");
     for (size_t i = 0; r == 0 && i < count; i++) {
         CLEANUP_MANIFEST struct manifest *manifest = NULL;
         char size[SIZE_TEXT_MAX] = "damaged", created[32], text[OBJECT_ID_TEXT];
-        bool good = manifest_load(call->store, &refs[i].manifest, &manifest) == 0;
+        bool good = !refs[i].damaged && manifest_load(call->store, &refs[i].manifest, &manifest) == 0;
         if (good)
             size_text(manifest->image_bytes, size);
         time_text(refs[i].created, created);
@@ -69,12 +81,25 @@ int command_ls(const struct call *call)
                                             (json_int_t)(good ? manifest->image_bytes : 0), "created",
                                             (json_int_t)refs[i].created, "manifest", text, "good", good));
         else
-            printf("%-30s  %10s  %-16s  %.12s\n", refs[i].name, size, created, text);
+            printf("%-30s  %10s  %-16s  %.12s\n", refs[i].name, size, created, refs[i].damaged ? "" : text);
     }
+    return r;
+}
+
+int command_ls(const struct call *call)
+{
+    struct listing listing = {.call = call, .volumes = json_array()};
+    json_t *images = json_array();
+    int r = list_images(call, images);
     if (r == 0)
-        r = each_entry(call->store->volumes, ".", list_volume, &listing);
+        r = store_each_volume(call->store, list_volume, &listing);
     if (r == 0 && call->json)
         return print_json(json_pack("{s:o, s:o}", "images", images, "volumes", listing.volumes));
+    for (unsigned i = 0, first = 1; r == 0 && i < ARRAY_SIZE(states); i++)
+        if (listing.count[i] > 0 && states[i].remedy) {
+            printf("%s%s: %s\n", first ? "\n" : "", states[i].name, states[i].remedy);
+            first = 0;
+        }
     json_decref(images);
     json_decref(listing.volumes);
     return r;
@@ -181,7 +206,7 @@ static void print_problem(void *opaque, const char *message)
     struct verifying *verifying = opaque;
     progress_end(&verifying->progress);
     if (verifying->json)
-        json_array_append_new(verifying->problems, json_string(message));
+        json_array_append_new(verifying->problems, json_bytes(message));
     else
         fprintf(stderr, "%s\n", message);
 }
@@ -242,19 +267,22 @@ static void print_range(void *opaque, uint64_t first_page, uint64_t pages)
 int command_diff(const struct call *call)
 {
     CLEANUP_MANIFEST struct manifest *a = NULL, *b = NULL;
+    struct store_lease *leases[2] = {NULL, NULL};
     struct differing differing = {.json = call->json, .ranges = json_array()};
     struct image_difference difference = {0};
     struct object_id id;
     char sizes[2][SIZE_TEXT_MAX];
-    int r = ref_read(call->store, call->arguments[0], &id);
+    int r = store_lease_name(call->store, call->arguments[0], &id, &leases[0]);
     if (r == 0)
         r = manifest_load(call->store, &id, &a);
     if (r == 0)
-        r = ref_read(call->store, call->arguments[1], &id);
+        r = store_lease_name(call->store, call->arguments[1], &id, &leases[1]);
     if (r == 0)
         r = manifest_load(call->store, &id, &b);
     if (r == 0)
         r = image_diff(call->store, a, b, print_range, &differing, &difference);
+    store_lease_end(leases[0]);
+    store_lease_end(leases[1]);
     if (r == 0 && call->json)
         r = print_json(json_pack("{s:I, s:I, s:O}", "bytes_same", page_bytes(difference.pages_same),
                                  "bytes_different", page_bytes(difference.pages_different), "ranges",
