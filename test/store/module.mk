@@ -1,5 +1,5 @@
 # Tests of the store: programs with the library, one with a fault at every step, one that judges a volume.
-STORE_TEST_BIN := $(BUILD)/test/store/crash $(BUILD)/test/store/flushed
+STORE_TEST_BIN := $(BUILD)/test/store/crash $(BUILD)/test/store/flushed $(BUILD)/test/store/scribbled
 
 .PHONY: store-tests
 store-tests: $(STORE_TEST_BIN) $(BUILD)/stellarium ## build the store's crash tests

@@ -7,7 +7,12 @@ static bool device_writes(uint32_t type)
 
 void block_start(struct block *block, uint16_t size)
 {
-    block->device = device_find(ID_BLOCK);
+    block_start_nth(block, 0, size);
+}
+
+void block_start_nth(struct block *block, unsigned n, uint16_t size)
+{
+    block->device = device_find_nth(ID_BLOCK, n);
     block->features = device_features(block->device);
     device_begin(block->device, block->features & ~FEATURE_EVENT_IDX);
     queue_setup(block->device, 0, size, &block->queue);

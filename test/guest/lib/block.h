@@ -41,6 +41,7 @@ struct block {
 
 /* Resets the first block device and sets it up, with a queue of `size` entries. May be called again. */
 void block_start(struct block *block, uint16_t size);
+void block_start_nth(struct block *block, unsigned n, uint16_t size); /* another one; counted from 0 */
 
 /* Offers header, data (none if `len` is 0) and status at descriptors head to head + 2, without a kick. */
 void block_offer(struct block *block, uint16_t head, uint32_t type, uint64_t sector, void *data,

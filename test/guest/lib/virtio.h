@@ -103,6 +103,7 @@ static inline void device_pause(uintptr_t device)
 
 /* The first device of this kind; the guest fails without. */
 uintptr_t device_find(uint32_t device_id);
+uintptr_t device_find_nth(uint32_t device_id, unsigned n); /* counted from 0 */
 
 /* Writes 0 to the status and waits until it reads 0. */
 void device_reset(uintptr_t device);
