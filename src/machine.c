@@ -16,16 +16,17 @@
 #include <sys/stat.h>
 #include <time.h>
 
-/* SQEs of one batch: two full virtqueues. */
-#define LOOP_ENTRIES 256u
-
 struct machine {
     const struct config *config;
+    struct machine_observer observer;
+    enum machine_state state;
+    bool broken; /* a failed start has left things behind */
     char *command_line;
     int kernel_fd, initrd_fd, serial_fd;
     struct timespec started;
 
     struct guest_mem mem;
+    struct boot_entry entry;
     struct vm vm;
     struct loop *loop;
     struct bus *bus;
@@ -34,30 +35,51 @@ struct machine {
     struct legacy *legacy;
     struct virtio_device *devices[CONFIG_DRIVES_MAX + 1];
     unsigned slots;        /* virtio devices so far */
-    unsigned busy_devices; /* at the end: not yet quiet */
+    unsigned busy_devices; /* at a pause and at the end: not yet quiet */
+    unsigned parked;       /* vCPUs, of a machine that is pausing */
 
     struct vcpu_callbacks callbacks;
-    struct mailbox *ends; /* from vCPU threads: why one has stopped */
+    struct mailbox *news; /* from vCPU threads: one has parked, or stopped and why */
     ev_signal signals[3];
     char end_message[256]; /* why it ended; empty while it runs */
 };
 
-/* ---- How it ends
- * ---------------------------------------------------------------------------------------------- */
+/* What a message from a vCPU thread is, beside enum vcpu_end. */
+#define NEWS_PARKED 0x100u
 
-/* The first reason counts; the message is kept for after the console's last output. */
-static void end_with(struct machine *machine, enum machine_status status, const char *message)
+static void set_state(struct machine *machine, enum machine_state state)
+{
+    machine->state = state;
+    if (machine->observer.changed)
+        machine->observer.changed(machine->observer.context, state);
+}
+
+enum machine_state machine_state(const struct machine *machine)
+{
+    return machine->state;
+}
+
+/* ---- How it ends ---- */
+
+void machine_end(struct machine *machine, enum machine_status status, const char *message)
 {
     if (machine->end_message[0])
         return;
     snprintf(machine->end_message, sizeof(machine->end_message), "%s", message);
+    if (machine->state != MACHINE_PAUSING) /* whose end comes first */
+        set_state(machine, MACHINE_ENDING);
     loop_stop(machine->loop, status);
+}
+
+const char *machine_end_message(const struct machine *machine)
+{
+    return machine->end_message;
 }
 
 static void shutdown_requested(void *context, enum shutdown_cause cause)
 {
-    end_with(context, MACHINE_ENDED,
-             cause == MACHINE_POWEROFF ? "the guest powered off" : "the guest rebooted");
+    machine_end(context, MACHINE_ENDED,
+                cause == MACHINE_POWEROFF ? "the guest powered off" : "the guest rebooted");
 }
 
 /* vCPU threads. */
@@ -71,18 +93,32 @@ static void vcpu_ended(void *context, unsigned index, enum vcpu_end why, const c
 {
     struct machine *machine = context;
     const struct message message = {.address = index, .kind = why, .payload = reason ? strdup(reason) : NULL};
-    mailbox_post(machine->ends, &message);
+    mailbox_post(machine->news, &message);
 }
 
-static void deliver_end(void *owner, const struct message *message)
+static void vcpu_parked(void *context, unsigned index)
+{
+    struct machine *machine = context;
+    const struct message message = {.address = index, .kind = NEWS_PARKED};
+    mailbox_post(machine->news, &message);
+}
+
+static void all_parked(struct machine *machine);
+
+static void deliver_news(void *owner, const struct message *message)
 {
     struct machine *machine = owner;
+    if (message->kind == NEWS_PARKED) {
+        if (++machine->parked == machine->vm.cpu_count)
+            all_parked(machine);
+        return;
+    }
     CLEANUP_FREE char *reason = message->payload;
     bus_drain(machine->bus);
     if (message->kind != VCPU_END_ERROR && strstr(machine->command_line, "reboot=t"))
-        end_with(machine, MACHINE_ENDED, "the guest rebooted");
+        machine_end(machine, MACHINE_ENDED, "the guest rebooted");
     else
-        end_with(machine, MACHINE_CRASHED, reason ? reason : "the guest crashed (a triple fault)");
+        machine_end(machine, MACHINE_CRASHED, reason ? reason : "the guest crashed (a triple fault)");
 }
 
 static void signalled(struct ev_loop *ev, ev_signal *watcher, int events)
@@ -92,10 +128,10 @@ static void signalled(struct ev_loop *ev, ev_signal *watcher, int events)
     char message[64];
     snprintf(message, sizeof(message), "ended by signal %d (%s)", watcher->signum,
              strsignal(watcher->signum));
-    end_with(watcher->data, MACHINE_SIGNAL + watcher->signum, message);
+    machine_end(watcher->data, MACHINE_SIGNAL + watcher->signum, message);
 }
 
-static void device_quiet(void *context)
+static void device_quiet_at_end(void *context)
 {
     struct machine *machine = context;
     if (--machine->busy_devices == 0)
@@ -107,8 +143,8 @@ static void write_back(struct machine *machine)
 {
     machine->busy_devices = machine->slots;
     for (unsigned i = 0; i < machine->slots; i++)
-        if (virtio_quiesce(machine->devices[i], device_quiet, machine) < 0)
-            device_quiet(machine); /* it is quiet, or becomes so, for another reason */
+        if (virtio_quiesce(machine->devices[i], device_quiet_at_end, machine) < 0)
+            device_quiet_at_end(machine); /* it is quiet: the machine was paused */
     /* With a broken ring, what ended before is kept all the same. */
     while (machine->busy_devices && loop_run(machine->loop) >= 0)
         ;
@@ -116,26 +152,36 @@ static void write_back(struct machine *machine)
         virtio_write_back(machine->devices[i]);
 }
 
-/* After the loop: what the guest wrote, then the guest's last message, then ours. */
-static int say_the_end(struct machine *machine, int status)
+uint64_t machine_age(const struct machine *machine)
 {
-    write_back(machine);
-    uart_close(machine->uart);
-    terminal_restore();
+    struct timespec now = {0};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (!machine->started.tv_sec)
+        return 0;
+    return (uint64_t)((now.tv_sec - machine->started.tv_sec) * 1000000000 + now.tv_nsec -
+                      machine->started.tv_nsec);
+}
+
+int machine_finish(struct machine *machine, int status)
+{
+    while (machine->state == MACHINE_PAUSING && loop_run(machine->loop) >= 0)
+        ;
+    bool was_started = machine->uart != NULL;
+    if (was_started) {
+        write_back(machine);
+        uart_close(machine->uart);
+        terminal_restore();
+    }
     if (status < 0) {
         fprintf(stderr, "volt-vmm: %s\n", fail_text());
         return MACHINE_HOST_FAILED;
     }
-    if (uart_saw_panic(machine->uart) && status < MACHINE_SIGNAL) {
+    if (was_started && uart_saw_panic(machine->uart) && status < MACHINE_SIGNAL) {
         status = MACHINE_PANICKED;
         snprintf(machine->end_message, sizeof(machine->end_message), "the guest's kernel panicked");
     }
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    double seconds = (double)(now.tv_sec - machine->started.tv_sec) +
-                     (double)(now.tv_nsec - machine->started.tv_nsec) / 1e9;
-    fprintf(stderr, "volt-vmm: %s after %.2f s\n", machine->end_message, seconds);
-    uint64_t dropped = uart_dropped(machine->uart);
+    fprintf(stderr, "volt-vmm: %s after %.2f s\n", machine->end_message, (double)machine_age(machine) / 1e9);
+    uint64_t dropped = was_started ? uart_dropped(machine->uart) : 0;
     if (dropped)
         fprintf(stderr, "volt-vmm: the console's reader was too slow: %llu characters are lost\n",
                 (unsigned long long)dropped);
@@ -159,8 +205,54 @@ static int watch_signals(struct machine *machine)
     return 0;
 }
 
-/* ---- What was typed
- * ------------------------------------------------------------------------------------------- */
+/* ---- Pausing ---- */
+
+void machine_pause(struct machine *machine)
+{
+    CHECK(machine->state == MACHINE_RUNNING);
+    machine->parked = 0;
+    set_state(machine, MACHINE_PAUSING);
+    vm_pause(&machine->vm);
+}
+
+static void device_quiet(void *context)
+{
+    struct machine *machine = context;
+    if (--machine->busy_devices > 0)
+        return;
+    set_state(machine, MACHINE_PAUSED);
+    if (!machine->end_message[0])
+        return;
+    set_state(machine, MACHINE_ENDING); /* something ended it meanwhile */
+    loop_stop(machine->loop, 0);        /* of machine_finish() */
+}
+
+/* The guest's last writes are taken in, then its devices come to rest. */
+static void all_parked(struct machine *machine)
+{
+    bus_drain(machine->bus);
+    machine->busy_devices = machine->slots + 1; /* one for this loop, so that it is not done before its end */
+    for (unsigned i = 0; i < machine->slots; i++)
+        if (virtio_quiesce(machine->devices[i], device_quiet, machine) < 0)
+            device_quiet(machine);
+    device_quiet(machine);
+}
+
+void machine_resume(struct machine *machine)
+{
+    CHECK(machine->state == MACHINE_PAUSED);
+    for (unsigned i = 0; i < machine->slots; i++)
+        virtio_resume(machine->devices[i]);
+    vm_resume(&machine->vm);
+    set_state(machine, MACHINE_RUNNING);
+}
+
+void machine_power_button(struct machine *machine)
+{
+    legacy_power_button(machine->legacy);
+}
+
+/* ---- What was typed ---- */
 
 static size_t filter_input(void *context, uint8_t *bytes, size_t length)
 {
@@ -168,7 +260,7 @@ static size_t filter_input(void *context, uint8_t *bytes, size_t length)
     enum terminal_command command;
     size_t kept = terminal_filter(bytes, length, &command);
     switch (command) {
-    case TERMINAL_END: end_with(machine, MACHINE_ENDED, "ended by Ctrl-A x"); break;
+    case TERMINAL_END: machine_end(machine, MACHINE_ENDED, "ended by Ctrl-A x"); break;
     case TERMINAL_POWER_BUTTON: legacy_power_button(machine->legacy); break;
     case TERMINAL_HELP: fputs(terminal_help, stderr); break;
     case TERMINAL_NOTHING: break;
@@ -176,8 +268,7 @@ static size_t filter_input(void *context, uint8_t *bytes, size_t length)
     return kept;
 }
 
-/* ---- Putting it together
- * -------------------------------------------------------------------------------------- */
+/* ---- Putting it together ---- */
 
 static int open_input(const char *path, const char *option, int *ret_fd)
 {
@@ -217,22 +308,18 @@ static int make_vm(struct machine *machine)
     const struct vm_reg_pages reg_pages = {
         .first = layout_virtio_reg_page_gpa(0),
         .stride = LAYOUT_VIRTIO_STRIDE,
-        .count = machine->config->drive_count + 1, /* the virtio devices to come */
+        .count = machine->slots,
     };
     return vm_new(&machine->mem, &reg_pages, machine->config->cpus, &machine->vm);
 }
 
-static int make_loop(struct machine *machine)
+static int make_bus(struct machine *machine)
 {
-    int r = loop_new(LOOP_ENTRIES, &machine->loop);
+    int r = bus_new(machine->loop, &machine->bus);
     if (r == 0)
-        r = bus_new(machine->loop, &machine->bus);
-    if (r == 0)
-        r = mailbox_new(machine->loop, deliver_end, machine, &machine->ends);
+        r = mailbox_new(machine->loop, deliver_news, machine, &machine->news);
     if (r == 0)
         r = irq_lines_new(&machine->vm, &machine->lines);
-    if (r == 0)
-        r = watch_signals(machine);
     return r;
 }
 
@@ -277,12 +364,6 @@ static int add_legacy(struct machine *machine)
     return r;
 }
 
-static int add_virtio(struct machine *machine, struct virtio_device *device)
-{
-    machine->devices[machine->slots] = device;
-    return virtio_attach(device, machine->slots++, machine->bus, &machine->vm, machine->lines);
-}
-
 static int open_disk(struct machine *machine, const struct drive_config *drive, struct disk **ret_disk)
 {
     const char *store = machine->config->cas_store ? machine->config->cas_store : getenv("STELLARIUM_STORE");
@@ -293,7 +374,7 @@ static int open_disk(struct machine *machine, const struct drive_config *drive, 
     return disk_file_open(drive->path, &options, ret_disk);
 }
 
-static int add_disks(struct machine *machine)
+static int make_disks(struct machine *machine)
 {
     for (unsigned i = 0; i < machine->config->drive_count; i++) {
         const struct drive_config *drive = &machine->config->drives[i];
@@ -304,19 +385,28 @@ static int add_disks(struct machine *machine)
         int r = open_disk(machine, drive, &disk);
         if (r == 0)
             r = virtio_blk_new(machine->loop, disk, label, &device);
-        if (r == 0)
-            r = add_virtio(machine, device);
         if (r < 0)
             return r;
+        machine->devices[machine->slots++] = device;
     }
     return 0;
 }
 
-static int add_entropy(struct machine *machine)
+static int make_entropy(struct machine *machine)
 {
     struct virtio_device *device = NULL;
     int r = virtio_rng_new(machine->loop, &device);
-    return r < 0 ? r : add_virtio(machine, device);
+    if (r == 0)
+        machine->devices[machine->slots++] = device;
+    return r;
+}
+
+static int attach_devices(struct machine *machine)
+{
+    int r = 0;
+    for (unsigned i = 0; r == 0 && i < machine->slots; i++)
+        r = virtio_attach(machine->devices[i], i, machine->bus, &machine->vm, machine->lines);
+    return r;
 }
 
 static int load_guest(struct machine *machine)
@@ -332,53 +422,94 @@ static int load_guest(struct machine *machine)
         .virtio_count = machine->slots,
         .serial = config->serial != SERIAL_OFF,
     };
-    struct boot_entry entry;
-    int r = boot_load(&boot, &machine->mem, &entry);
-    if (r == 0)
-        r = vm_set_pvh_entry(&machine->vm, entry.kernel_entry, entry.start_info);
+    int r = boot_load(&boot, &machine->mem, &machine->entry);
     cleanup_fd(&machine->kernel_fd);
     cleanup_fd(&machine->initrd_fd);
     return r;
 }
 
-/* The steps from a configuration to a machine that can run, and whose fault it is when one fails. */
-static enum machine_status assemble(struct machine *machine)
+static int set_entry(struct machine *machine)
+{
+    return vm_set_pvh_entry(&machine->vm, machine->entry.kernel_entry, machine->entry.start_info);
+}
+
+/* Undoes the steps up to make_vm(): the machine can be started in another way. */
+static void disassemble(struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->slots; i++)
+        virtio_close(machine->devices[i], NULL, NULL);
+    machine->slots = 0;
+    guest_mem_free(&machine->mem);
+    cleanup_fd(&machine->kernel_fd);
+    cleanup_fd(&machine->initrd_fd);
+    cleanup_fd(&machine->serial_fd);
+    free(machine->command_line);
+    machine->command_line = NULL;
+}
+
+/* The steps from a configuration to a machine that can run, and whose fault it is when one fails. What a
+ * configuration can be wrong about comes before the VM is made. */
+static int assemble(struct machine *machine, enum machine_status *ret_blame)
 {
     static const struct {
         int (*step)(struct machine *machine);
         enum machine_status blame;
     } steps[] = {
-        {open_files, MACHINE_BAD_CONFIG},   {make_memory, MACHINE_HOST_FAILED},
-        {make_vm, MACHINE_HOST_FAILED},     {make_loop, MACHINE_HOST_FAILED},
-        {add_console, MACHINE_HOST_FAILED}, {add_legacy, MACHINE_HOST_FAILED},
-        {add_disks, MACHINE_BAD_CONFIG},    {add_entropy, MACHINE_HOST_FAILED},
-        {load_guest, MACHINE_BAD_CONFIG},
+        {open_files, MACHINE_BAD_CONFIG},  {make_memory, MACHINE_HOST_FAILED},
+        {make_disks, MACHINE_BAD_CONFIG},  {make_entropy, MACHINE_HOST_FAILED},
+        {load_guest, MACHINE_BAD_CONFIG},  {make_vm, MACHINE_HOST_FAILED},
+        {make_bus, MACHINE_HOST_FAILED},   {add_console, MACHINE_HOST_FAILED},
+        {add_legacy, MACHINE_HOST_FAILED}, {attach_devices, MACHINE_HOST_FAILED},
+        {set_entry, MACHINE_HOST_FAILED},
     };
-    for (size_t i = 0; i < ARRAY_SIZE(steps); i++)
-        if (steps[i].step(machine) < 0)
-            return steps[i].blame;
-    return MACHINE_ENDED;
+    bool past_vm = false;
+    for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+        int r = steps[i].step(machine);
+        if (r < 0) {
+            *ret_blame = steps[i].blame;
+            machine->broken = past_vm;
+            if (!past_vm)
+                disassemble(machine);
+            return r;
+        }
+        past_vm = past_vm || steps[i].step == make_vm;
+    }
+    return 0;
 }
 
-int machine_run(const struct config *config)
+int machine_start(struct machine *machine, const struct config *config, enum machine_status *ret_blame)
+{
+    CHECK(machine->state == MACHINE_NOT_STARTED);
+    *ret_blame = MACHINE_HOST_FAILED;
+    if (machine->broken)
+        return fail(-ENOTRECOVERABLE, "the host failed at the start before this one: end this process");
+    machine->config = config;
+    clock_gettime(CLOCK_MONOTONIC, &machine->started);
+    int r = assemble(machine, ret_blame);
+    if (r == 0 && config->serial == SERIAL_STDIO)
+        terminal_raw();
+    if (r == 0) {
+        r = vm_start(&machine->vm, &machine->callbacks);
+        machine->broken = r < 0;
+    }
+    if (r < 0) {
+        machine->started = (struct timespec){0};
+        return r;
+    }
+    vm_resume(&machine->vm);
+    set_state(machine, MACHINE_RUNNING);
+    return 0;
+}
+
+int machine_new(struct loop *loop, const struct machine_observer *observer, struct machine **ret_machine)
 {
     static struct machine machine; /* lives as long as the vCPU threads: to the end of the process */
-    machine = (struct machine){.config = config, .kernel_fd = -1, .initrd_fd = -1, .serial_fd = -1};
-    clock_gettime(CLOCK_MONOTONIC, &machine.started);
-    machine.callbacks =
-        (struct vcpu_callbacks){.context = &machine, .access = guest_access, .ended = vcpu_ended};
-
-    enum machine_status status = assemble(&machine);
-    if (status != MACHINE_ENDED) {
-        fprintf(stderr, "volt-vmm: %s\n", fail_text());
-        return status;
-    }
-    if (config->serial == SERIAL_STDIO)
-        terminal_raw();
-    int r = vm_start(&machine.vm, &machine.callbacks);
-    if (r == 0) {
-        vm_resume(&machine.vm);
-        r = loop_run(machine.loop);
-    }
-    return say_the_end(&machine, r);
+    machine = (struct machine){
+        .observer = *observer, .loop = loop, .kernel_fd = -1, .initrd_fd = -1, .serial_fd = -1};
+    machine.callbacks = (struct vcpu_callbacks){
+        .context = &machine, .access = guest_access, .ended = vcpu_ended, .parked = vcpu_parked};
+    int r = watch_signals(&machine);
+    if (r == 0)
+        *ret_machine = &machine;
+    return r;
 }

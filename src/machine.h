@@ -1,7 +1,17 @@
-/* A machine: memory, vCPUs, devices and loop put together from a configuration, and run to its end. */
+/*
+ * A machine: memory, vCPUs and devices put together from a configuration, and its life on a loop.
+ *
+ *   machine_new() ──► NOT_STARTED ── machine_start() ──► RUNNING ── machine_pause() ──► PAUSING ──► PAUSED
+ * ▲    │ fails                     ▲                                        │                          └────┘
+ * └─────────── machine_resume() ───────────┘
+ *
+ * From each of these machine_end(), a signal, or the guest itself lead to ENDING, and the loop stops. All
+ * functions are for the loop's thread.
+ */
 #pragma once
 
 #include "config.h"
+#include "loop/loop.h"
 
 /* How a machine ends, as the process's exit status (documented in --help and the manual). */
 enum machine_status {
@@ -13,9 +23,55 @@ enum machine_status {
     MACHINE_SIGNAL = 128,    /* + the signal's number */
 };
 
+enum machine_state { MACHINE_NOT_STARTED, MACHINE_RUNNING, MACHINE_PAUSING, MACHINE_PAUSED, MACHINE_ENDING };
+
+struct machine;
+
+struct machine_observer {
+    void (*changed)(void *context, enum machine_state state); /* after the change. Optional. */
+    void *context;
+};
+
+/* SQEs of one batch: two full virtqueues. */
+#define MACHINE_LOOP_ENTRIES 256u
+
 /*
- * Runs a machine in this thread, which becomes its loop thread, until it ends; returns the exit status. Words
- * for failures go to stderr. vCPU threads still exist when this returns: the caller ends the process without
- * running destructors that they might look at (_exit).
+ * A machine that is not started. From now on SIGTERM, SIGINT and SIGHUP end it. A process has one: it lives
+ * as long as the vCPU threads, to the process's end.
  */
-int machine_run(const struct config *config);
+int machine_new(struct loop *loop, const struct machine_observer *observer, struct machine **ret_machine);
+
+/*
+ * Makes all that `config` asks for and runs it. `config` is lent until the machine ends. On failure the
+ * message is fail_text(), *ret_blame says whose fault it is, and the machine is not started: it may be tried
+ * again, unless the host failed once the VM was made (-ENOTRECOVERABLE from then on).
+ */
+int machine_start(struct machine *machine, const struct config *config, enum machine_status *ret_blame);
+
+enum machine_state machine_state(const struct machine *machine);
+
+/* Parks the vCPUs and makes the devices quiet: PAUSING now, and PAUSED once that is so. Of a running machine
+ * only. */
+void machine_pause(struct machine *machine);
+
+/* Of a paused machine only. */
+void machine_resume(struct machine *machine);
+
+/* The first reason counts. `message` is said when the console's last output is out. */
+void machine_end(struct machine *machine, enum machine_status status, const char *message);
+
+/* Presses the power button. Of a started machine only. */
+void machine_power_button(struct machine *machine);
+
+/*
+ * After the loop has stopped with `result` of loop_run(): what the guest wrote is kept, the console's last
+ * output goes out, and why it ended is said on standard error. Returns the exit status. vCPU threads still
+ * exist: the caller ends the process without running destructors that they might look at (_exit).
+ */
+int machine_finish(struct machine *machine, int result);
+
+/* Why it ended; empty before. */
+const char *machine_end_message(const struct machine *machine);
+
+/* Nanoseconds of the monotonic clock since it was started; 0 before. */
+uint64_t machine_age(const struct machine *machine);

@@ -4,6 +4,23 @@
 
 #include <stdio.h>
 
+static int run(const struct config *config)
+{
+    struct loop *loop;
+    struct machine *machine;
+    enum machine_status blame = MACHINE_HOST_FAILED;
+    int r = loop_new(MACHINE_LOOP_ENTRIES, &loop);
+    if (r == 0)
+        r = machine_new(loop, &(struct machine_observer){0}, &machine);
+    if (r == 0)
+        r = machine_start(machine, config, &blame);
+    if (r < 0) {
+        fprintf(stderr, "volt-vmm: %s\n", fail_text());
+        return blame;
+    }
+    return machine_finish(machine, loop_run(loop));
+}
+
 int main(int argc, char **argv)
 {
     static struct config config;
@@ -15,7 +32,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "volt-vmm: %s\n", fail_text());
         return MACHINE_BAD_CONFIG;
     }
-    int status = machine_run(&config);
+    int status = run(&config);
     terminal_restore();
     fflush(NULL);
     _exit(status);
