@@ -9,16 +9,13 @@
 
 #include <ev.h>
 #include <poll.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 
 struct loop_libev {
+    struct loop_control control; /* due: watchers may have been started that epoll has not heard of */
     struct loop *loop;
     struct ev_loop *ev;
     int epoll_fd; /* libev's own; lent */
     struct loop_op ready;
-    struct loop_prepare prepare;
-    bool stale; /* watchers may have been started that epoll has not heard of */
 };
 
 static void watch_backend(struct loop_libev *libev)
@@ -31,7 +28,7 @@ static void note_and_invoke(struct ev_loop *ev)
 {
     struct loop_libev *libev = ev_userdata(ev);
     if (ev_pending_count(ev) > 0)
-        libev->stale = true;
+        libev->control.due = true;
     ev_invoke_pending(ev);
 }
 
@@ -40,81 +37,78 @@ static void backend_ready(struct loop_op *op, int result, unsigned flags)
     struct loop_libev *libev = container_of(op, struct loop_libev, ready);
     if (result == -ECANCELED)
         return;
-    libev->stale = true;
+    libev->control.due = true;
     if (!(flags & LOOP_MORE))
         watch_backend(libev);
 }
 
 /* libev tells epoll of new watchers only when it runs, and runs callbacks, which may start more, after that.
  * So it runs until it had nothing to do; a turn of the loop that does not concern it costs nothing. */
-static void run_libev(struct loop_prepare *prepare)
+static void run_libev(struct loop_control *control)
 {
-    struct loop_libev *libev = container_of(prepare, struct loop_libev, prepare);
-    while (libev->stale) {
-        libev->stale = false;
+    struct loop_libev *libev = container_of(control, struct loop_libev, control);
+    while (control->due) {
+        control->due = false;
         ev_run(libev->ev, EVRUN_NOWAIT);
     }
 }
 
-/*
- * Makes libev's loop and finds its epoll descriptor, which its API does not give out: it is the first one
- * that ev_loop_new() opens, so it has the lowest free number. No other thread may open descriptors meanwhile
- * (start-up, loop thread).
- */
-static int make_ev(struct loop_libev *libev)
+static void nothing(struct ev_loop *ev, ev_embed *watcher, int events)
 {
-    int lowest = eventfd(0, EFD_CLOEXEC);
-    if (lowest < 0)
-        return fail_errno(-errno, "eventfd");
-    close(lowest);
-    /* Its own io_uring backend is not used: its author calls it too buggy for general use. */
-    /* Signals come by signalfd: libev's own pipe is written only while it waits itself, which it never does
-     * here. */
-    libev->ev = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV | EVFLAG_NOTIMERFD | EVFLAG_SIGNALFD);
-    if (!libev->ev)
-        return fail(-ENOMEM, "libev has no epoll here");
-    /* Only an epoll descriptor answers with ENOENT for a descriptor that is not in it. */
-    libev->epoll_fd = lowest;
-    CLEANUP_FD int stranger = eventfd(0, EFD_CLOEXEC);
-    if (epoll_ctl(lowest, EPOLL_CTL_DEL, stranger, NULL) == 0 || errno != ENOENT) {
-        ev_loop_destroy(libev->ev);
-        return fail(-ENOTSUP,
-                    "libev did not open its epoll descriptor first (is this libev older than 4.33?)");
-    }
+    (void)ev, (void)watcher, (void)events;
+}
+
+/* libev's epoll descriptor, which its API does not give out. A loop that embeds another watches it. */
+static int find_backend(struct loop_libev *libev)
+{
+    struct ev_loop *outer = ev_loop_new(EVBACKEND_SELECT | EVFLAG_NOENV);
+    if (!outer)
+        return fail(-ENOMEM, "no memory for libev");
+    ev_embed probe;
+    ev_embed_init(&probe, nothing, libev->ev);
+    ev_embed_start(outer, &probe);
+    libev->epoll_fd = probe.io.fd;
+    ev_embed_stop(outer, &probe);
+    ev_loop_destroy(outer);
     return 0;
 }
 
-int loop_libev_new(struct loop *loop, struct loop_libev **ret_libev)
+static void libev_free(struct loop_control *control)
+{
+    struct loop_libev *libev = container_of(control, struct loop_libev, control);
+    if (libev->ev)
+        ev_loop_destroy(libev->ev);
+    free(libev);
+}
+
+static int libev_new(struct loop *loop)
 {
     struct loop_libev *libev = calloc(1, sizeof(*libev));
     if (!libev)
         return fail(-ENOMEM, "no memory for libev");
-    libev->loop = loop;
-    int r = make_ev(libev);
+    *libev = (struct loop_libev){
+        .control = {.run = run_libev, .free = libev_free}, .loop = loop, .ready.done = backend_ready};
+    /* Its own io_uring backend is not used: its author calls it too buggy for general use. Signals come by
+     * signalfd: libev's own pipe is written only while it waits itself, which it never does here. */
+    libev->ev = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV | EVFLAG_NOTIMERFD | EVFLAG_SIGNALFD);
+    int r = libev->ev ? find_backend(libev) : fail(-ENOMEM, "libev has no epoll here");
     if (r < 0) {
-        free(libev);
+        libev_free(&libev->control);
         return r;
     }
     ev_set_userdata(libev->ev, libev);
     ev_set_invoke_pending_cb(libev->ev, note_and_invoke);
-    libev->ready.done = backend_ready;
-    libev->prepare.run = run_libev;
     watch_backend(libev);
-    loop_prepare_add(loop, &libev->prepare);
-    *ret_libev = libev;
+    loop->control = &libev->control;
     return 0;
 }
 
-struct ev_loop *loop_libev_ev(struct loop_libev *libev)
+int loop_libev(struct loop *loop, struct ev_loop **ret_ev)
 {
-    libev->stale = true; /* whoever asks for it means to start a watcher */
-    return libev->ev;
-}
-
-void loop_libev_free(struct loop_libev *libev)
-{
-    if (!libev)
-        return;
-    ev_loop_destroy(libev->ev);
-    free(libev);
+    int r = loop->control ? 0 : libev_new(loop);
+    if (r < 0)
+        return r;
+    loop->control->due = true; /* whoever asks for it means to start a watcher */
+    *ret_ev = container_of(loop->control, struct loop_libev, control)->ev;
+    return 0;
 }

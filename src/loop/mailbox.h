@@ -24,14 +24,14 @@ struct message {
 /* Called on the loop thread for each message, in order. */
 typedef void mailbox_deliver(void *owner, const struct message *message);
 
+/* Negative errno with a message. */
 int mailbox_new(struct loop *loop, mailbox_deliver *deliver, void *owner, struct mailbox **ret_mailbox);
+/* When nobody posts any more, and the loop does not run again with the mailbox's watch in it. */
 void mailbox_free(struct mailbox *mailbox);
 
-/* Any thread but the loop's. Posts a message and, if the loop may be asleep, wakes it. Once the loop has
- * stopped (mailbox_close()) messages are dropped. */
+/* Any thread but the loop's. Posts a message and, if the loop may be asleep, wakes it. Waits while the mailbox is
+ * full, so the loop must run, or be about to. */
 void mailbox_post(struct mailbox *mailbox, const struct message *message);
 
-/* Loop thread. Delivers what has been posted so far. A device that is about to act on a guest's kick calls
- * this first: what the guest wrote before it kicked is in the mailbox by then. Does nothing when called from
- * a delivery. */
+/* Loop thread. Delivers what has been posted so far. Does nothing when called from a delivery. */
 void mailbox_drain(struct mailbox *mailbox);
