@@ -6,7 +6,7 @@
 
 #include "vcpu/mem.h"
 
-#define CONFIG_DRIVES_MAX 62u /* virtio slots (dev/layout.h) less the entropy device and one to spare */
+#define CONFIG_DRIVES_MAX 62u /* virtio slots (vcpu/layout.h) less the entropy device and one to spare */
 
 struct drive_config {
     char *path; /* or volume:DIR or cas:NAME, in the store (dev/disk_cas.h) */

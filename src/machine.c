@@ -2,11 +2,11 @@
 
 #include "boot/boot.h"
 #include "dev/disk_cas.h"
-#include "dev/layout.h"
 #include "dev/legacy.h"
 #include "dev/uart.h"
 #include "dev/virtio.h"
 #include "terminal.h"
+#include "vcpu/layout.h"
 
 #include <ev.h>
 #include <fcntl.h>

@@ -2,7 +2,7 @@
 
 #include "boot/checksum.h"
 #include "boot/dsdt.h"
-#include "dev/layout.h"
+#include "vcpu/layout.h"
 #include "vcpu/vcpu.h"
 
 #include <string.h>

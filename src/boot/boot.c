@@ -5,7 +5,7 @@
 #include "boot/elf.h"
 #include "boot/mptable.h"
 #include "boot/pvh.h"
-#include "dev/layout.h"
+#include "vcpu/layout.h"
 
 #include <stdio.h>
 #include <string.h>

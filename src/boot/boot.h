@@ -17,7 +17,7 @@ struct boot_config {
     const char *initrd_name;
     const char *cmdline; /* without final newline */
     unsigned cpu_count;
-    unsigned virtio_count; /* virtio-mmio slots 0..n-1 that have a device (dev/layout.h) */
+    unsigned virtio_count; /* virtio-mmio slots 0..n-1 that have a device (vcpu/layout.h) */
     bool serial;           /* COM1 exists */
 };
 

@@ -1,6 +1,6 @@
 #include "boot/dsdt.h"
 
-#include "dev/layout.h"
+#include "vcpu/layout.h"
 
 /* The few terms of AML that only the event method needs (ACPI 6.4, section 20.3). */
 enum {

@@ -6,7 +6,7 @@
  */
 #include "boot/elf.h"
 
-#include "dev/layout.h"
+#include "vcpu/layout.h"
 
 #include <elf.h>
 #include <string.h>

@@ -8,7 +8,7 @@
 #include "boot/mptable.h"
 
 #include "boot/checksum.h"
-#include "dev/layout.h"
+#include "vcpu/layout.h"
 #include "vcpu/vcpu.h"
 
 #include <string.h>

@@ -1,6 +1,6 @@
 #include "boot/pvh.h"
 
-#include "dev/layout.h"
+#include "vcpu/layout.h"
 
 #include <sys/stat.h>
 

@@ -1,5 +1,5 @@
 #include "dev/bus.h"
-#include "dev/layout.h"
+#include "vcpu/layout.h"
 
 #include <linux/futex.h>
 #include <pthread.h>

@@ -1,5 +1,5 @@
 #include "dev/irq.h"
-#include "dev/layout.h"
+#include "vcpu/layout.h"
 #include "vcpu/vcpu.h"
 
 #include <linux/kvm.h>

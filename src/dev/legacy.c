@@ -1,5 +1,5 @@
 #include "dev/legacy.h"
-#include "dev/layout.h"
+#include "vcpu/layout.h"
 
 #include <time.h>
 

@@ -1,7 +1,7 @@
 #include "dev/uart.h"
 #include "base/log.h"
 #include "dev/byte_ring.h"
-#include "dev/layout.h"
+#include "vcpu/layout.h"
 
 #include <linux/serial_reg.h>
 #include <poll.h>

@@ -1,6 +1,6 @@
 /* The registers of virtio-mmio version 2 (virtio 1.2, 4.2.2), on vCPU threads. */
-#include "dev/layout.h"
 #include "dev/virtio_core.h"
+#include "vcpu/layout.h"
 
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>

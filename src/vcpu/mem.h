@@ -22,7 +22,7 @@ static inline gpa_t gpa(uint64_t value)
     return (gpa_t){value};
 }
 
-/* Memory below the gap ends here at the latest; devices live in the gap (machine layout: dev/layout.h). */
+/* Memory below the gap ends here at the latest; devices live in the gap (machine layout: vcpu/layout.h). */
 #define GUEST_GAP_START (UINT64_C(3) << 30)
 #define GUEST_GAP_END   (UINT64_C(4) << 30)
 

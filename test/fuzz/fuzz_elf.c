@@ -3,7 +3,7 @@
  * and nothing below 1 MiB was written.
  */
 #include "boot/elf.h"
-#include "dev/layout.h"
+#include "vcpu/layout.h"
 
 #include <string.h>
 

@@ -5,9 +5,9 @@
  */
 #pragma once
 
-#include "dev/layout.h"
 #include "dev/virtio.h"
 #include "driver_rings.h"
+#include "vcpu/layout.h"
 
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>

@@ -3,7 +3,7 @@
 
 #include "boot/boot.h"
 #include "boot/pvh.h"
-#include "dev/layout.h"
+#include "vcpu/layout.h"
 
 #include <stdio.h>
 

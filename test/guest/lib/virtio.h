@@ -6,7 +6,7 @@
 
 #include "lib/guest.h"
 
-#define VIRTIO_BASE   0xc0001fa0u /* src/dev/layout.h */
+#define VIRTIO_BASE   0xc0001fa0u /* src/vcpu/layout.h */
 #define VIRTIO_STRIDE 0x2000u
 #define VIRTIO_SLOTS  64u
 
