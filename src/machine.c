@@ -22,7 +22,7 @@ struct machine {
     enum machine_state state;
     bool broken; /* a failed start has left things behind */
     char *command_line;
-    int kernel_fd, initrd_fd, serial_fd;
+    int kvm_fd, kernel_fd, initrd_fd, serial_fd;
     struct timespec started;
 
     struct guest_mem mem;
@@ -310,7 +310,9 @@ static int make_vm(struct machine *machine)
         .stride = LAYOUT_VIRTIO_STRIDE,
         .count = machine->slots,
     };
-    return vm_new(&machine->mem, &reg_pages, machine->config->cpus, &machine->vm);
+    int r = machine->kvm_fd < 0 ? kvm_open(&machine->kvm_fd) : 0;
+    return r < 0 ? r
+                 : vm_new(machine->kvm_fd, &machine->mem, &reg_pages, machine->config->cpus, &machine->vm);
 }
 
 static int make_bus(struct machine *machine)
@@ -505,7 +507,7 @@ int machine_new(struct loop *loop, const struct machine_observer *observer, stru
 {
     static struct machine machine; /* lives as long as the vCPU threads: to the end of the process */
     machine = (struct machine){
-        .observer = *observer, .loop = loop, .kernel_fd = -1, .initrd_fd = -1, .serial_fd = -1};
+        .observer = *observer, .loop = loop, .kvm_fd = -1, .kernel_fd = -1, .initrd_fd = -1, .serial_fd = -1};
     machine.callbacks = (struct vcpu_callbacks){
         .context = &machine, .access = guest_access, .ended = vcpu_ended, .parked = vcpu_parked};
     int r = watch_signals(&machine);

@@ -62,7 +62,7 @@ struct vm_reg_pages {
 };
 
 struct vm {
-    int kvm_fd;
+    int kvm_fd; /* lent */
     int fd;
     const struct guest_mem *mem;
     struct vm_reg_pages reg_pages;
@@ -79,15 +79,21 @@ struct vm {
 
 #define VM_CPUS_MAX 254u /* 8-bit APIC ids; 255 is broadcast */
 
+/* Opens /dev/kvm and looks for all that a VM stands on. -ENODEV, -EACCES, -EBUSY and -ENOTSUP come with the
+ * remedy. The caller owns the descriptor and may make several VMs with it, one after the other, also in a child of
+ * fork(2), where the VM itself is of no use any more. */
+int kvm_open(int *ret_kvm_fd);
+
 /*
  * Makes the VM: memory slots first, then the irqchip (and a PIT if a guest needs one), then vCPUs with CPUID
- * and MSRs set (the order matters: slots set after the irqchip wait for a grace period on new kernels). Every
- * capability it stands on is probed; errors name the ioctl. -ENODEV, -EACCES, -EBUSY from opening /dev/kvm
- * come with the remedy. `mem` is lent for the VM's life. Ends with vm_free(), also after failure of a later
- * step.
+ * and MSRs set (the order matters: slots set after the irqchip wait for a grace period on new kernels). Errors
+ * name the ioctl, and leave nothing behind. `kvm_fd` and `mem` are lent for the VM's life, which ends with
+ * vm_free(). A VM stays where it is in memory.
  */
-int vm_new(const struct guest_mem *mem, const struct vm_reg_pages *reg_pages, unsigned cpu_count,
-           struct vm *ret_vm);
+int vm_new(int kvm_fd, const struct guest_mem *mem, const struct vm_reg_pages *reg_pages, unsigned cpu_count,
+           struct vm *vm);
+
+/* Ends a VM, its threads included (vm_stop). Does nothing to one that is zeroed or was freed. */
 void vm_free(struct vm *vm);
 
 /* Registers: vCPU 0 enters a PVH kernel at `entry` with EBX = `start_info`; the others wait for INIT/SIPI. */

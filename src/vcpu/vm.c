@@ -1,67 +1,12 @@
 #include "vcpu/internal.h"
 
-#include <fcntl.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 
 /* Three pages below the IOAPIC's and BIOS area that Intel's VMX borrows for real mode (KVM_SET_TSS_ADDR), and
  * one before them for its identity map: not RAM in any layout of ours. */
 #define KVM_TSS_GPA          0xfffbd000u
 #define KVM_IDENTITY_MAP_GPA 0xfffbc000u
-
-int kvm_ioctl(int fd, unsigned long request, void *argument)
-{
-    return kvm_ioctl_value(fd, request, (unsigned long)argument);
-}
-
-int kvm_ioctl_value(int fd, unsigned long request, unsigned long argument)
-{
-    int r;
-    do
-        r = ioctl(fd, request, argument);
-    while (r < 0 && (errno == EINTR || errno == EAGAIN));
-    return r < 0 ? -errno : r;
-}
-
-static int open_kvm(int *ret_fd)
-{
-    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    if (fd >= 0) {
-        *ret_fd = fd;
-        return 0;
-    }
-    int error = -errno;
-    if (error == -ENOENT || error == -ENODEV || error == -ENXIO)
-        return fail(
-            -ENODEV,
-            "/dev/kvm is not there (load kvm_amd or kvm_intel; in a VM, turn nested virtualisation on)");
-    if (error == -EACCES || error == -EPERM)
-        return fail(error,
-                    "/dev/kvm may not be opened (be in the group kvm: adduser $USER kvm, then log in again)");
-    return fail_errno(error, "/dev/kvm");
-}
-
-/* What this machine cannot do without. */
-static int probe_capabilities(int kvm_fd)
-{
-    static const struct {
-        int capability;
-        const char *name;
-    } needed[] = {
-        {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},   {KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"},
-        {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"}, {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
-        {KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"},       {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
-    };
-    int version = kvm_ioctl_value(kvm_fd, KVM_GET_API_VERSION, 0);
-    if (version != KVM_API_VERSION)
-        return fail(-ENOTSUP, "KVM_GET_API_VERSION: %d, and only %d is known", version, KVM_API_VERSION);
-    for (unsigned i = 0; i < ARRAY_SIZE(needed); i++)
-        if (kvm_ioctl_value(kvm_fd, KVM_CHECK_EXTENSION, (unsigned long)needed[i].capability) <= 0)
-            return fail(-ENOTSUP, "this host's KVM has no %s (Linux 5.10 or newer is needed)",
-                        needed[i].name);
-    return 0;
-}
 
 static int set_slot(const struct vm *vm, unsigned slot, gpa_t at, uint64_t size, void *host, uint32_t flags)
 {
@@ -90,8 +35,7 @@ static int set_memory(const struct vm *vm)
 static int show_pages(struct vm *vm)
 {
     const struct vm_reg_pages *reg_pages = &vm->reg_pages;
-    if (reg_pages->count == 0 ||
-        kvm_ioctl_value(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) <= 0)
+    if (reg_pages->count == 0 || kvm_ioctl_value(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) <= 0)
         return 0;
     uint8_t *host =
         mmap(NULL, reg_pages->count * GUEST_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -184,12 +128,12 @@ static int make_cpu(struct vm *vm, unsigned index, struct kvm_cpuid2 *cpuid)
     return cpu_set_lapic(cpu);
 }
 
-#define DEFERRED_ENTRIES                                                                                     \
+#define COALESCED_ENTRIES                                                                                    \
     ((GUEST_PAGE - sizeof(struct kvm_coalesced_mmio_ring)) / sizeof(struct kvm_coalesced_mmio))
 
 /* The ring of coalesced writes is one for the VM, and lies behind the kvm_run of each vCPU
  * (Documentation/virt/kvm/api.rst, 4.116). */
-static void find_deferred(struct vm *vm)
+static void find_coalesced(struct vm *vm)
 {
     int page = kvm_ioctl_value(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_MMIO);
     if (page > 0 && vm->run_size >= ((size_t)page + 1) * GUEST_PAGE)
@@ -211,30 +155,28 @@ static int make_cpus(struct vm *vm)
     for (unsigned i = 0; r >= 0 && i < vm->cpu_count; i++)
         r = make_cpu(vm, i, cpuid);
     if (r >= 0)
-        find_deferred(vm);
+        find_coalesced(vm);
     return r;
 }
 
-int vm_new(const struct guest_mem *mem, const struct vm_reg_pages *reg_pages, unsigned cpu_count,
-           struct vm *ret_vm)
+int vm_new(int kvm_fd, const struct guest_mem *mem, const struct vm_reg_pages *reg_pages, unsigned cpu_count,
+           struct vm *vm)
 {
+    *vm =
+        (struct vm){.kvm_fd = kvm_fd, .fd = -1, .mem = mem, .reg_pages = *reg_pages, .cpu_count = cpu_count};
     if (cpu_count == 0 || cpu_count > VM_CPUS_MAX)
         return fail(-EINVAL, "%u CPUs: a VM has 1 to %u", cpu_count, VM_CPUS_MAX);
-    struct vm *vm = ret_vm;
-    *vm = (struct vm){.kvm_fd = -1, .fd = -1, .mem = mem, .reg_pages = *reg_pages, .cpu_count = cpu_count};
     vm->cpus = calloc(cpu_count, sizeof(*vm->cpus));
     if (!vm->cpus)
         return fail(-ENOMEM, "no memory for %u vCPUs", cpu_count);
     for (unsigned i = 0; i < cpu_count; i++)
         vm->cpus[i] = (struct vcpu){.vm = vm, .index = i, .fd = -1};
 
-    int r = open_kvm(&vm->kvm_fd);
-    if (r >= 0)
-        r = probe_capabilities(vm->kvm_fd);
-    if (r >= 0)
-        r = make_machine(vm);
+    int r = make_machine(vm);
     if (r >= 0)
         r = make_cpus(vm);
+    if (r < 0)
+        vm_free(vm);
     return r < 0 ? r : 0;
 }
 
@@ -253,7 +195,6 @@ void vm_free(struct vm *vm)
         munmap(vm->reg_pages_host, vm->reg_pages.count * GUEST_PAGE);
     vm->reg_pages_host = NULL;
     cleanup_fd(&vm->fd);
-    cleanup_fd(&vm->kvm_fd);
 }
 
 int vm_add_ioeventfd(struct vm *vm, gpa_t at, uint32_t datamatch, int event_fd)
@@ -307,6 +248,6 @@ bool vm_pop_coalesced(struct vm *vm, struct vcpu_access *ret_write)
     *ret_write = (struct vcpu_access){
         .space = VCPU_MMIO, .is_write = true, .length = entry->len, .address = entry->phys_addr};
     memcpy(&ret_write->value, entry->data, sizeof(entry->data));
-    __atomic_store_n(&ring->first, (first + 1) % (uint32_t)DEFERRED_ENTRIES, __ATOMIC_RELEASE);
+    __atomic_store_n(&ring->first, (first + 1) % (uint32_t)COALESCED_ENTRIES, __ATOMIC_RELEASE);
     return true;
 }

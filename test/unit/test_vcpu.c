@@ -56,6 +56,7 @@ struct rig {
     struct loop *loop;
     struct mailbox *mailbox;
     struct guest_mem mem;
+    int kvm_fd;
     struct vm vm;
     struct vcpu_callbacks callbacks;
     struct loop_timer timer;
@@ -189,7 +190,8 @@ static void make_vm(unsigned cpus)
 {
     const struct vm_reg_pages none = {.stride = GUEST_PAGE};
     cr_assert_eq(guest_mem_new(2 * MIB, GUEST_PAGES_THP_OFF, &rig.mem), 0, "memory: %s", fail_text());
-    cr_assert_eq(vm_new(&rig.mem, &none, cpus, &rig.vm), 0, "vm_new: %s", fail_text());
+    cr_assert_eq(kvm_open(&rig.kvm_fd), 0, "kvm_open: %s", fail_text());
+    cr_assert_eq(vm_new(rig.kvm_fd, &rig.mem, &none, cpus, &rig.vm), 0, "vm_new: %s", fail_text());
     guest_mem_write(&rig.mem, gpa(CODE_AT), guest_load, (uint64_t)(guest_end - guest_load));
 }
 
@@ -231,6 +233,7 @@ static void rig_new(unsigned cpus)
 static void rig_free(void)
 {
     vm_free(&rig.vm);
+    cleanup_fd(&rig.kvm_fd);
     guest_mem_free(&rig.mem);
     mailbox_free(rig.mailbox);
     loop_free(rig.loop);
@@ -307,6 +310,18 @@ Test(vcpu, guests_that_never_exit_are_kicked)
     uint32_t count = 0;
     guest_mem_read(&rig.mem, gpa(DATA_AT), &count, sizeof(count));
     cr_assert_gt(count, 0, "the guest has run");
+    rig_free();
+}
+
+Test(vcpu, a_vm_that_cannot_be_made_leaves_nothing)
+{
+    const struct vm_reg_pages none = {.stride = GUEST_PAGE};
+    rig_new(1);
+    struct vm other;
+    cr_assert_eq(vm_new(rig.kvm_fd, &rig.mem, &none, 0, &other), -EINVAL, "none at all");
+    cr_assert_eq(vm_new(rig.kvm_fd, &rig.mem, &none, VM_CPUS_MAX + 1, &other), -EINVAL, "too many");
+    cr_assert_lt(vm_new(-1, &rig.mem, &none, 1, &other), 0, "no /dev/kvm");
+    vm_free(&other); /* does nothing */
     rig_free();
 }
 
