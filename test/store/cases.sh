@@ -139,6 +139,15 @@ discard()
     "$stellarium" rm ./trimmed
 }
 
+# has_lease PID: it has a manifest open, which is locked then
+has_lease()
+{
+    for descriptor in "/proc/$1/fd"/*; do
+        case $(readlink "$descriptor" || true) in */manifests/*) return 0 ;; esac
+    done
+    return 1
+}
+
 # gc with nothing but a running VM to hold an image.
 gc_while_running()
 {
@@ -149,7 +158,7 @@ gc_while_running()
         --serial file=console --append 'root=/dev/vda rw volt.run="inside-store write"' >log 2>&1 </dev/null &
     vmm=$!
     tries=0
-    until ls -l "/proc/$vmm/fd" 2>/dev/null | grep -q /manifests/; do # its lease
+    until has_lease "$vmm"; do
         tries=$((tries + 1))
         [ "$tries" -lt 100 ] || { cat log && return 1; }
         sleep 0.1
