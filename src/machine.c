@@ -13,7 +13,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
 struct machine {
@@ -325,29 +324,13 @@ static int make_bus(struct machine *machine)
     return r;
 }
 
-/*
- * A description of its own for a terminal or pipe, so that it can be non-blocking without changing it for the
- * others who have it: a ring op on a blocking one goes to a worker thread of the kernel's. Anything else, or
- * one that may not be opened again, is used as it is.
- */
-static int own_description(int fd, int mode)
-{
-    struct stat status;
-    char path[32];
-    if (fstat(fd, &status) < 0 || !(S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode)))
-        return fd;
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    int own = open(path, mode | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    return own < 0 ? fd : own;
-}
-
 static int add_console(struct machine *machine)
 {
     const struct config *config = machine->config;
     struct uart_config uart = {.input_fd = -1, .output_fd = machine->serial_fd, .context = machine};
     if (config->serial == SERIAL_STDIO) {
-        uart.input_fd = own_description(STDIN_FILENO, O_RDONLY);
-        uart.output_fd = own_description(STDOUT_FILENO, O_WRONLY);
+        uart.input_fd = fd_own_description(STDIN_FILENO, O_RDONLY);
+        uart.output_fd = fd_own_description(STDOUT_FILENO, O_WRONLY);
         if (isatty(STDIN_FILENO))
             uart.filter_input = filter_input;
     }

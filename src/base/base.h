@@ -152,6 +152,12 @@ char *size_text(uint64_t bytes, char buffer[SIZE_TEXT_MAX]);
 int open_noatime(int dir, const char *path, int flags);
 
 /*
+ * A description of its own for a terminal or pipe, opened as `mode` (O_RDONLY, O_WRONLY), non-blocking without
+ * changing the one that others share. Anything else, or one that may not be opened again, is `fd` itself.
+ */
+int fd_own_description(int fd, int mode);
+
+/*
  * For a file that is locked by another: true, after a pause, if it is worth another try, for a fifth of a
  * second in all. The files of a process that was killed are closed after its end where its ring held them,
  * and its supervisor is faster. `*attempts` is 0 at first.

@@ -1,6 +1,8 @@
 #include "base/base.h"
 
 #include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <time.h>
 
@@ -8,6 +10,17 @@ int open_noatime(int dir, const char *path, int flags)
 {
     int fd = openat(dir, path, flags | O_NOATIME);
     return fd < 0 && errno == EPERM ? openat(dir, path, flags) : fd;
+}
+
+int fd_own_description(int fd, int mode)
+{
+    struct stat status;
+    char path[32];
+    if (fstat(fd, &status) < 0 || !(S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode)))
+        return fd;
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    int own = open(path, mode | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    return own < 0 ? fd : own;
 }
 
 bool lock_again(unsigned *attempts)

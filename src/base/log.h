@@ -1,9 +1,22 @@
-/* What people are told while a VM runs: lines on standard error, at a bounded rate, never waiting for the
- * reader. */
+/*
+ * What people are told on standard error. A reader that does not drain loses lines: a full pipe, or a terminal
+ * that was stopped, never stops the machine or its end.
+ */
 #pragma once
 
 #include "base/base.h"
 #include <stdatomic.h>
+
+/* Names the machine in each line from now on: "volt-vmm NAME: ". NULL: no name. Before there are threads, or in
+ * a child of fork(2). Also looks where standard error goes now, which needs /proc. */
+void log_set_name(const char *name);
+
+/* Says "volt-vmm: " and the message as one line; for what is said once (an error of the start, why the machine
+ * ended). Waits for a reader, a tenth of a second at most. */
+void say(const char *format, ...) __attribute__((format(printf, 1, 2), cold));
+
+/* Says `text` as it is, without waiting. */
+void say_text(const char *text);
 
 /* One place in the code that logs; made by log_warn(). */
 struct log_site {
@@ -16,7 +29,7 @@ struct log_site {
 #define LOG_WINDOW_SECONDS 5
 #define LOG_WINDOW_LINES   10u
 
-/* Says "volt-vmm: " and the message as one line. Any thread. A reader that does not drain loses lines. */
+/* Says "volt-vmm: " and the message as one line, without waiting. Any thread. */
 #define log_warn(...)                                                                                        \
     do {                                                                                                     \
         static struct log_site log_site_;                                                                    \
