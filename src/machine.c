@@ -1,7 +1,7 @@
 #include "machine.h"
 
 #include "boot/boot.h"
-#include "dev/disk_cas.h"
+#include "dev/disk_opener.h"
 #include "dev/legacy.h"
 #include "dev/uart.h"
 #include "dev/virtio.h"
@@ -354,9 +354,7 @@ static int open_disk(struct machine *machine, const struct drive_config *drive, 
     const char *store = machine->config->cas_store ? machine->config->cas_store : getenv("STELLARIUM_STORE");
     const struct disk_options options = {
         .read_only = drive->read_only, .direct = drive->direct, .sector = drive->sector};
-    if (disk_cas_is(drive->path))
-        return disk_cas_open(store, drive->path, &options, ret_disk);
-    return disk_file_open(drive->path, &options, ret_disk);
+    return disk_open(store, drive->path, &options, ret_disk);
 }
 
 static int make_disks(struct machine *machine)
