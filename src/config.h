@@ -36,17 +36,21 @@ struct config {
 void config_init(struct config *config);
 void config_free(struct config *config);
 
+struct argp_child;
+
 /*
- * Reads the command line into `config`. Handles --help, --version and wrong usage itself (exit 0 or 1 after
- * message on stderr). Returns 0, or a negative errno with a message for a file or value that cannot be used.
+ * Reads the command line into `config`, and the options of `more` (NULL: none) into `more_input`. Handles
+ * --help, --version and wrong usage itself (exit 0 or 1 after message on stderr). Returns 0, or a negative
+ * errno with a message for a file or value that cannot be used.
  */
-int config_from_args(int argc, char **argv, struct config *config);
+int config_from_args(int argc, char **argv, const struct argp_child *more, void *more_input,
+                     struct config *config);
 
 /* Adds what the JSON file says to `config`. -EINVAL names the key or the place in the file. */
 int config_from_json(const char *path, struct config *config);
 
-/* Adds a copy of `drive`; `root` makes it the first. -EEXIST a second root, -ENOSPC too many, -EINVAL a sector
- * of another size. */
+/* Adds a copy of `drive`; `root` makes it the first. -EEXIST a second root, -ENOSPC too many, -EINVAL a
+ * sector of another size. */
 int config_add_drive(struct config *config, const struct drive_config *drive, bool root);
 
 /* What cannot be run although each option by itself is right. */

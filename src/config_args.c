@@ -155,9 +155,15 @@ static int set_thp(struct config *config, const char *text)
     return 0;
 }
 
+struct input {
+    struct config *config;
+    void *more; /* for the child parser */
+};
+
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
-    struct config *config = state->input;
+    const struct input *input = state->input;
+    struct config *config = input->config;
     int r = 0;
     switch (key) {
     case 'k': r = set_text(&config->kernel, argument); break;
@@ -174,6 +180,10 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case OPTION_THP: r = set_thp(config, argument); break;
     case OPTION_SERIAL: r = set_serial(config, argument); break;
     case OPTION_CONFIG: r = config_from_json(argument, config); break;
+    case ARGP_KEY_INIT:
+        if (state->root_argp->children && state->root_argp->children[0].argp)
+            state->child_inputs[0] = input->more;
+        break;
     case ARGP_KEY_ARG:
         r = fail(-EINVAL, "'%s' is not an option (files are given by --kernel, --rootfs, --disk)", argument);
         break;
@@ -193,11 +203,18 @@ static char *help_filter(int key, const char *text, void *input)
     return (char *)text;
 }
 
-int config_from_args(int argc, char **argv, struct config *config)
+int config_from_args(int argc, char **argv, const struct argp_child *more, void *more_input,
+                     struct config *config)
 {
-    static const struct argp argp = {
-        .options = options, .parser = parse_option, .doc = doc, .help_filter = help_filter};
-    argp_err_exit_status = 1;
-    error_t error = argp_parse(&argp, argc, argv, 0, NULL, config);
+    struct argp_child children[2] = {0};
+    struct input input = {.config = config, .more = more_input};
+    if (more)
+        children[0] = *more;
+    const struct argp argp = {.options = options,
+                              .parser = parse_option,
+                              .doc = doc,
+                              .children = children,
+                              .help_filter = help_filter};
+    error_t error = argp_parse(&argp, argc, argv, 0, NULL, &input);
     return error ? -error : 0;
 }

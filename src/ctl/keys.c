@@ -211,6 +211,9 @@ STRUCT(keys_action, "ActionBody",
 STRUCT(keys_vm, "Vm",
        FIELD(keys_vm, state, JSON_ENUM, JSON_REQUIRED, .variants = VARIANTS("Paused", "Resumed")));
 
+STRUCT(keys_shutdown, "Shutdown",
+       FIELD(keys_shutdown, timeout_ms, JSON_U32, JSON_DEFAULTED, .fallback = 30000));
+
 STRUCT(keys_mmds_config, "MmdsConfig",
        FIELD(keys_mmds_config, version, JSON_ENUM, JSON_DEFAULTED, .variants = VARIANTS("V1", "V2")),
        FIELD(keys_mmds_config, network_interfaces, JSON_STRINGS, JSON_REQUIRED),
@@ -355,6 +358,7 @@ static const struct json_field keys_config_fields[] = {
     SECTION("entropy", entropy, JSON_STRUCT, JSON_OPTIONAL, keys_entropy_struct),
     SECTION("pmem", pmem, JSON_STRUCTS, JSON_DEFAULTED, keys_pmem_struct),
     SECTION("memory-hotplug", memory_hotplug, JSON_STRUCT, JSON_OPTIONAL, keys_memory_hotplug_struct),
+    SECTION("serial", serial, JSON_STRUCT, JSON_HIDDEN, keys_serial_struct),
 };
 const struct json_struct keys_config_struct = {
     .name = "VmmConfig",

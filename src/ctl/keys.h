@@ -83,6 +83,11 @@ struct keys_vm {
     struct json_number state;
 };
 
+/* PUT /vm/shutdown: our own. */
+struct keys_shutdown {
+    struct json_number timeout_ms;
+};
+
 struct keys_mmds_config {
     struct json_number version;
     struct json_list network_interfaces;
@@ -177,13 +182,13 @@ struct keys_cpu {
     struct json_list kvm_capabilities, cpuid_modifiers, msr_modifiers;
 };
 
-extern const struct json_struct keys_machine_struct, keys_machine_update_struct, keys_boot_source_struct,
-    keys_drive_struct, keys_drive_update_struct, keys_net_struct, keys_net_update_struct, keys_entropy_struct,
-    keys_serial_struct, keys_logger_struct, keys_metrics_struct, keys_action_struct, keys_vm_struct,
-    keys_mmds_config_struct, keys_vsock_struct, keys_balloon_struct, keys_balloon_update_struct,
-    keys_balloon_stats_struct, keys_hinting_struct, keys_pmem_struct, keys_pmem_update_struct,
-    keys_memory_hotplug_struct, keys_memory_hotplug_update_struct, keys_snapshot_create_struct,
-    keys_snapshot_load_struct, keys_cpu_struct;
+extern const struct json_struct keys_rate_limiter_struct, keys_machine_struct, keys_machine_update_struct,
+    keys_boot_source_struct, keys_drive_struct, keys_drive_update_struct, keys_net_struct,
+    keys_net_update_struct, keys_entropy_struct, keys_serial_struct, keys_logger_struct, keys_metrics_struct,
+    keys_action_struct, keys_vm_struct, keys_shutdown_struct, keys_mmds_config_struct, keys_vsock_struct,
+    keys_balloon_struct, keys_balloon_update_struct, keys_balloon_stats_struct, keys_hinting_struct,
+    keys_pmem_struct, keys_pmem_update_struct, keys_memory_hotplug_struct, keys_memory_hotplug_update_struct,
+    keys_snapshot_create_struct, keys_snapshot_load_struct, keys_cpu_struct;
 
 /* The whole configuration: what a configuration file has and what GET /vm/config shows. */
 struct keys_config {
@@ -200,6 +205,7 @@ struct keys_config {
     struct keys_entropy *entropy;
     struct json_list pmem; /* of struct keys_pmem */
     struct keys_memory_hotplug *memory_hotplug;
+    struct keys_serial *serial; /* our own; not shown when absent */
 };
 
 extern const struct json_struct keys_config_struct;

@@ -15,7 +15,7 @@ static struct config from_args(const char *const *message, int *ret_error)
     for (; message[argc - 1]; argc++)
         argv[argc] = (char *)message[argc - 1];
     config_init(&config);
-    *ret_error = config_from_args(argc, argv, &config);
+    *ret_error = config_from_args(argc, argv, NULL, NULL, &config);
     return config;
 }
 #define ARGS(...) ((const char *const[]){__VA_ARGS__, NULL})

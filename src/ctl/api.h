@@ -1,0 +1,126 @@
+/*
+ * Inside the control socket's API, for api*.c: what is kept, what a request becomes, and how it is answered.
+ *
+ * A request is a row of a table (api.c) and a function. The function gets its body as a structure that was
+ * read by its table of keys, and returns 0 (204, or 200 with what it put into call->body), or an error with
+ * the words for fault_message set by api_fault().
+ */
+#pragma once
+
+#include "ctl/ctl.h"
+#include "ctl/events.h"
+#include "ctl/http.h"
+#include "ctl/keys.h"
+#include "ctl/logger.h"
+#include "ctl/metrics.h"
+#include "ctl/socket.h"
+
+struct ctl {
+    struct ctl_config config; /* strings are the caller's */
+    struct loop *loop;
+    const struct config *base; /* what the command line says */
+    struct machine *machine;
+    struct control_socket socket;
+    struct http_server *http;
+
+    struct keys_config keys; /* the configuration so far, of the machine once it runs */
+    bool boot_path;          /* something that a snapshot would bring along was configured */
+    struct keys_serial serial;
+    struct keys_metrics metrics_keys;
+    struct config built; /* what the machine was made of */
+
+    struct json_value *metadata; /* MMDS; NULL: none was put yet */
+
+    struct logger logger;
+    struct metrics metrics;
+    struct events events;
+    struct loop_timer metrics_timer;  /* JSON lines, once a minute */
+    struct loop_timer shutdown_timer; /* the deadline of PUT /vm/shutdown */
+    struct api_pause *pausing;        /* requests that wait for the end of a pause */
+};
+
+struct api_call {
+    struct ctl *ctl;
+    struct http_request *request;
+    const char *id;   /* of the path, or NULL */
+    struct text body; /* a 200's; empty: 204 */
+    struct text fault;
+    const char *type; /* of the body; NULL: JSON */
+    bool deprecated;
+    bool later; /* the function answers itself */
+};
+
+/* Sets the words of fault_message. Returns its first argument: -EINVAL is 400, -E2BIG 413. */
+int api_fault(struct api_call *call, int error, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Ends a request, with call->fault or with call->body. For api.c, and for who was told to answer later. */
+void api_answer_fault(struct api_call *call, int status);
+void api_answer_success(struct api_call *call);
+
+/* Who speaks in the log. */
+const char *api_log_name(const struct ctl *ctl);
+
+/* "No such file or directory (os error 2)": an errno as Rust shows it. The text is valid until the next
+ * call. */
+const char *api_os_error(int error);
+
+/* Firecracker's words for a request at the wrong time. */
+int api_not_after_start(struct api_call *call);
+int api_not_before_start(struct api_call *call);
+
+/* A request that waits until the machine is paused. */
+struct api_pause {
+    struct http_request *request;
+    struct api_pause *next;
+    uint64_t begin_us;
+    bool resume; /* once it is paused */
+};
+
+/* Puts a copy of `from` into *to, whose old text is freed; NULL changes nothing. -ENOMEM with a message. */
+int api_set_text(char **to, const char *from);
+
+/* Microseconds of the monotonic clock. */
+uint64_t api_now_us(void);
+
+/* The functions of the table, by subject. `object` is the body's structure, which they may take members
+ * from. */
+typedef int api_function(struct api_call *call, void *object);
+
+/* api_info.c */
+api_function api_get_instance, api_get_version, api_get_config, api_get_machine_config;
+
+/* api_machine.c */
+api_function api_put_machine_config, api_patch_machine_config, api_put_boot_source, api_put_cpu_config,
+    api_put_action, api_patch_vm, api_put_power_button, api_put_shutdown, api_put_snapshot_create,
+    api_put_snapshot_load, api_put_snapshot_other;
+
+/* api_devices.c */
+api_function api_put_drive, api_patch_drive, api_put_net, api_patch_net, api_put_entropy, api_put_serial,
+    api_put_vsock, api_put_balloon, api_get_balloon, api_patch_balloon, api_put_pmem, api_put_memory_hotplug,
+    api_unplug;
+
+/* api_mmds.c */
+api_function api_get_mmds, api_put_mmds, api_patch_mmds, api_put_mmds_config;
+
+/* api_watch.c */
+api_function api_put_logger, api_put_metrics, api_get_metrics, api_get_events;
+
+/* Tells the metrics the names of the table's rows. */
+void api_name_rows(struct metrics *metrics);
+
+/* Every request of the HTTP server; `context` is the struct ctl. */
+void api_handle(void *context, struct http_request *request);
+
+/* The machine's state has changed. */
+void api_state_changed(struct ctl *ctl, enum machine_state state);
+
+/* Starts the machine with what was configured; on failure the words are in call->fault, as Firecracker has
+ * them. */
+int api_start(struct api_call *call);
+
+/* Makes the timers of a new struct ctl ready. */
+void api_init_timers(struct ctl *ctl);
+
+/* A JSON line of metrics, if there is a file for them. -errno. */
+int api_write_metrics(struct ctl *ctl);

@@ -1,0 +1,328 @@
+#include "ctl/api.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* A configuration or metadata file is read as a whole. */
+#define FILE_MAX (16 * MIB)
+
+int ctl_check_id(const char *id)
+{
+    size_t length = strlen(id);
+    if (length == 0 || length > 64)
+        return fail(-EINVAL, "--id: Invalid len (%zu);  the length must be between 1 and 64", length);
+    for (size_t i = 0; i < length; i++)
+        if (id[i] != '-' && !isalnum((unsigned char)id[i]))
+            return fail(-EINVAL, "--id: Invalid char (%c) at position %zu", id[i], i);
+    return 0;
+}
+
+struct machine *ctl_machine(const struct ctl *ctl)
+{
+    return ctl->machine;
+}
+
+void ctl_log(struct ctl *ctl, bool is_error, const char *format, ...)
+{
+    char message[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof(message), format, arguments);
+    va_end(arguments);
+    logger_say(&ctl->logger, is_error ? LOGGER_ERROR : LOGGER_INFO, ctl->config.firecracker ? "main" : "vm",
+               "%s", message);
+}
+
+/* ---- Files ---- */
+
+static int read_file(const char *path, struct text *text)
+{
+    CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    char buffer[16384];
+    ssize_t length;
+    if (fd < 0)
+        return fail_errno(-errno, "%s", path);
+    while ((length = read(fd, buffer, sizeof(buffer))) > 0 && text->length <= FILE_MAX)
+        text_add(text, buffer, (size_t)length);
+    if (length < 0)
+        return fail_errno(-errno, "%s", path);
+    if (text->length > FILE_MAX)
+        return fail(-EFBIG, "%s: has more than %llu MiB", path, (unsigned long long)(FILE_MAX / MIB));
+    return text->failed ? fail(-ENOMEM, "%s: no memory for it", path) : 0;
+}
+
+/* Has one section of the file go through the function of its request; its words become the file's. */
+static int apply(struct ctl *ctl, const char *path, api_function *run, void *object)
+{
+    struct api_call call = {.ctl = ctl};
+    if (!object)
+        return 0;
+    int r = run(&call, object);
+    if (r < 0)
+        (void)fail(r, "%s: %s", path, call.fault.at ? call.fault.at : "");
+    text_free(&call.fault);
+    return r;
+}
+
+static int apply_file(struct ctl *ctl, const char *path, struct keys_config *file)
+{
+    int r = apply(ctl, path, api_put_logger, file->logger);
+    if (r == 0)
+        r = apply(ctl, path, api_put_metrics, file->metrics);
+    if (r == 0)
+        r = apply(ctl, path, api_put_machine_config, file->machine_config);
+    if (r == 0)
+        r = apply(ctl, path, api_put_cpu_config, file->cpu_config);
+    if (r == 0)
+        r = apply(ctl, path, api_put_boot_source, file->boot_source);
+    for (size_t i = 0; r == 0 && i < file->drives.count; i++)
+        r = apply(ctl, path, api_put_drive, (struct keys_drive *)file->drives.items + i);
+    for (size_t i = 0; r == 0 && i < file->network_interfaces.count; i++)
+        r = apply(ctl, path, api_put_net, (struct keys_net *)file->network_interfaces.items + i);
+    if (r == 0)
+        r = apply(ctl, path, api_put_vsock, file->vsock);
+    if (r == 0)
+        r = apply(ctl, path, api_put_balloon, file->balloon);
+    if (r == 0)
+        r = apply(ctl, path, api_put_mmds_config, file->mmds_config);
+    if (r == 0)
+        r = apply(ctl, path, api_put_entropy, file->entropy);
+    for (size_t i = 0; r == 0 && i < file->pmem.count; i++)
+        r = apply(ctl, path, api_put_pmem, (struct keys_pmem *)file->pmem.items + i);
+    if (r == 0)
+        r = apply(ctl, path, api_put_memory_hotplug, file->memory_hotplug);
+    if (r == 0)
+        r = apply(ctl, path, api_put_serial, file->serial);
+    return r;
+}
+
+static int read_config_file(struct ctl *ctl)
+{
+    const char *path = ctl->config.config_file;
+    CLEANUP_TEXT struct text text = {0};
+    struct json_error error = {0};
+    struct keys_config file;
+    int r = read_file(path, &text);
+    if (r < 0)
+        return r;
+    r = json_read(text.at, text.length, &keys_config_struct, &file, &error);
+    if (r < 0)
+        r = fail(r, "%s: %s", path, error.message.at ? error.message.at : "out of memory");
+    else
+        r = apply_file(ctl, path, &file);
+    json_free(&keys_config_struct, &file);
+    text_free(&error.message);
+    return r;
+}
+
+static int read_metadata(struct ctl *ctl)
+{
+    const char *path = ctl->config.metadata_file;
+    CLEANUP_TEXT struct text text = {0};
+    struct json_error error = {0};
+    int r = read_file(path, &text);
+    if (r < 0)
+        return r;
+    if (text.length > ctl->config.metadata_max)
+        return fail(-EFBIG, "%s: The MMDS patch request doesn't fit.", path);
+    r = json_value_read(text.at, text.length, &ctl->metadata, &error);
+    if (r < 0)
+        r = fail(r, "%s: %s", path, error.message.at ? error.message.at : "out of memory");
+    else
+        ctl_log(ctl, false, "Successfully added metadata to mmds from file");
+    text_free(&error.message);
+    return r;
+}
+
+/* ---- From a command line to keys ---- */
+
+static int add_base_drives(struct ctl *ctl, const struct config *base)
+{
+    ctl->keys.drives.items = calloc(base->drive_count ? base->drive_count : 1, sizeof(struct keys_drive));
+    if (!ctl->keys.drives.items)
+        return fail(-ENOMEM, "no memory for the configuration");
+    for (unsigned i = 0; i < base->drive_count; i++) {
+        struct keys_drive *drive = (struct keys_drive *)ctl->keys.drives.items + i;
+        bool root = i == 0 && base->has_rootfs;
+        *drive = (struct keys_drive){.is_root_device = {root, true},
+                                     .cache_type = {1, true},
+                                     .is_read_only = {base->drives[i].read_only, true},
+                                     .io_engine = {0, true}};
+        ctl->keys.drives.count++;
+        if (api_set_text(&drive->path_on_host, base->drives[i].path) < 0 ||
+            (root ? api_set_text(&drive->drive_id, "rootfs") < 0
+                  : asprintf(&drive->drive_id, "disk%u", i) < 0))
+            return fail(-ENOMEM, "no memory for the configuration");
+    }
+    return 0;
+}
+
+static int take_base(struct ctl *ctl, const struct config *base)
+{
+    struct keys_machine *machine = calloc(1, sizeof(*machine));
+    if (!machine)
+        return fail(-ENOMEM, "no memory for the configuration");
+    ctl->keys.machine_config = machine;
+    *machine = (struct keys_machine){
+        .vcpu_count = {base->cpus, true},
+        .mem_size_mib = {base->memory / MIB, true},
+        .smt = {false, true},
+        .track_dirty_pages = {false, true},
+        .huge_pages = {base->pages == GUEST_PAGES_HUGETLB ? KEYS_HUGE_2M : KEYS_HUGE_NONE, true},
+    };
+    if (!base->kernel)
+        return 0;
+    struct keys_boot_source *boot = calloc(1, sizeof(*boot));
+    if (!boot)
+        return fail(-ENOMEM, "no memory for the configuration");
+    ctl->keys.boot_source = boot;
+    int r = api_set_text(&boot->kernel_image_path, base->kernel);
+    if (r == 0)
+        r = api_set_text(&boot->initrd_path, base->initrd);
+    if (r == 0)
+        r = api_set_text(&boot->boot_args, base->cmdline);
+    return r == 0 ? add_base_drives(ctl, base) : r;
+}
+
+/* ---- Life ---- */
+
+static void changed(void *context, enum machine_state state)
+{
+    api_state_changed(context, state);
+}
+
+static void connected(void *context, pid_t pid, uid_t uid)
+{
+    struct ctl *ctl = context;
+    logger_say(&ctl->logger, LOGGER_DEBUG, api_log_name(ctl), "Process %d of user %u has connected.", pid,
+               uid);
+}
+
+static int open_log(struct ctl *ctl)
+{
+    struct logger *logger = &ctl->logger;
+    if (ctl->config.log_level && !logger_level_of(ctl->config.log_level, &logger->level))
+        return fail(-EINVAL, "--level '%s': give Off, Error, Warn, Info, Debug or Trace",
+                    ctl->config.log_level);
+    if (ctl->config.firecracker)
+        logger->fd = STDOUT_FILENO; /* until it is told another place */
+    logger->show_level = ctl->config.log_show_level;
+    logger->show_origin = ctl->config.log_show_origin;
+    int r = api_set_text(&logger->module, ctl->config.log_module);
+    if (r == 0 && ctl->config.log_path) {
+        r = logger_open(logger, ctl->config.log_path);
+        if (r < 0)
+            return fail_errno(r, "--log-path %s", ctl->config.log_path);
+    }
+    return r;
+}
+
+static int open_metrics(struct ctl *ctl)
+{
+    struct keys_metrics wanted = {.emit_id = {false, true}};
+    int r = api_set_text(&wanted.metrics_path, ctl->config.metrics_path);
+    if (r == 0)
+        r = apply(ctl, "--metrics-path", api_put_metrics, &wanted);
+    json_free(&keys_metrics_struct, &wanted);
+    return r;
+}
+
+static int open_socket(struct ctl *ctl)
+{
+    const struct ctl_config *config = &ctl->config;
+    int r = control_socket_listen(config->socket_path, !config->firecracker, &ctl->socket);
+    if (r == -EADDRINUSE && config->firecracker)
+        return fail(
+            r,
+            "RunWithApiError error: Failed to open the API socket at: %s. Check that it is not already used.",
+            config->socket_path);
+    if (r < 0)
+        return r;
+    const struct http_config http = {
+        .listen_fd = ctl->socket.fd,
+        .body_max = config->payload_max,
+        .handle = api_handle,
+        .connected = connected,
+        .context = ctl,
+        .server = config->firecracker ? "Firecracker API" : "Stardust",
+        .raw_errors = config->firecracker,
+    };
+    r = http_server_new(ctl->loop, &http, &ctl->http);
+    if (r == 0)
+        ctl_log(ctl, false, "Listening on API socket (\"%s\").", config->socket_path);
+    return r;
+}
+
+int ctl_new(struct loop *loop, const struct ctl_config *config, const struct config *base,
+            struct ctl **ret_ctl, enum machine_status *ret_blame)
+{
+    static struct ctl ctl; /* the machine's observer, to the end of the process */
+    const struct machine_observer observer = {.changed = changed, .context = &ctl};
+    ctl = (struct ctl){
+        .config = *config, .loop = loop, .base = base, .metrics = {.fd = -1}, .socket = {.fd = -1}};
+    config_init(&ctl.built);
+    api_name_rows(&ctl.metrics);
+    api_init_timers(&ctl);
+    logger_init(&ctl.logger, config->id);
+    *ret_ctl = &ctl;
+    *ret_blame = MACHINE_BAD_CONFIG;
+    int r = open_log(&ctl);
+    if (r == 0)
+        ctl_log(&ctl, false,
+                config->firecracker ? "Running Firecracker v%s" : "Running Stardust (API of Firecracker %s)",
+                CTL_FIRECRACKER_VERSION);
+    if (r == 0)
+        r = take_base(&ctl, base);
+    if (r == 0) {
+        *ret_blame = MACHINE_HOST_FAILED;
+        r = machine_new(loop, &observer, &ctl.machine);
+    }
+    if (r < 0)
+        return r;
+    *ret_blame = MACHINE_BAD_CONFIG;
+    r = config->metrics_path ? open_metrics(&ctl) : 0;
+    if (r == 0 && config->socket_path)
+        r = open_socket(&ctl);
+    if (r == 0 && config->metadata_file)
+        r = read_metadata(&ctl);
+    if (r == 0 && config->config_file)
+        r = read_config_file(&ctl);
+    if (r == 0 && config->socket_path)
+        ctl_log(&ctl, false, "API server started.");
+    return r;
+}
+
+int ctl_start(struct ctl *ctl, enum machine_status *ret_blame)
+{
+    if (!ctl->keys.boot_source)
+        return 0;
+    struct api_call call = {.ctl = ctl};
+    int r = api_start(&call);
+    *ret_blame = MACHINE_BAD_CONFIG;
+    if (r < 0)
+        (void)fail(r, "%s", call.fault.at ? call.fault.at : "");
+    else
+        ctl_log(ctl, false, "Successfully started microvm that was configured from one single json");
+    text_free(&call.fault);
+    return r;
+}
+
+void ctl_free(struct ctl *ctl, int status)
+{
+    char more[48];
+    snprintf(more, sizeof(more), ",\"status\":%d", status);
+    events_send(&ctl->events, "ended", more);
+    (void)api_write_metrics(ctl);
+    http_server_free(ctl->http);
+    if (ctl->socket.path)
+        control_socket_remove(&ctl->socket);
+    json_free(&keys_config_struct, &ctl->keys);
+    json_free(&keys_serial_struct, &ctl->serial);
+    json_free(&keys_metrics_struct, &ctl->metrics_keys);
+    json_value_free(ctl->metadata);
+    cleanup_fd(&ctl->metrics.fd);
+    logger_free(&ctl->logger);
+}

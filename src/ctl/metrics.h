@@ -1,0 +1,45 @@
+/*
+ * What is counted: requests by row of the API's table, and what the machine can say of itself. Given as
+ * Prometheus text (GET /metrics) and as Firecracker's JSON lines (PUT /metrics), in which a counter is what
+ * came since the last line.
+ */
+#pragma once
+
+#include "ctl/text.h"
+#include "machine.h"
+
+#define METRICS_ROWS_MAX 64u
+
+struct metrics_row {
+    const char *method, *path, *name; /* NULL method: no such row */
+    uint64_t count, fails, us;
+    uint64_t told_count, told_fails; /* in the last JSON line */
+};
+
+struct metrics {
+    struct metrics_row rows[METRICS_ROWS_MAX];
+    uint64_t deprecated, told_deprecated;
+    uint64_t pause_us, resume_us; /* of the last */
+    uint64_t lines, lines_failed;
+    int fd; /* of the JSON lines; -1: none */
+};
+
+/* A request of row `index` has been answered after `us` microseconds. */
+void metrics_count(struct metrics *metrics, size_t index, bool failed, uint64_t us);
+
+/* What else the two forms tell. */
+struct metrics_view {
+    const char *id;
+    const struct machine *machine;
+    unsigned connections, listeners;
+    uint64_t evicted, events, missed_log_lines;
+    uint64_t memory; /* the guest's, in bytes */
+    unsigned cpus, drives;
+    bool emit_id;           /* JSON lines name the VM */
+    const char *properties; /* a JSON object to add to them; NULL: none */
+};
+
+void metrics_prometheus(const struct metrics *metrics, const struct metrics_view *view, struct text *text);
+
+/* Adds one JSON line and takes its counters as told. */
+void metrics_json(struct metrics *metrics, const struct metrics_view *view, struct text *text);
