@@ -6,8 +6,6 @@
 
 #include <string.h>
 
-#define CPUID_ENTRIES_MAX 256u
-
 #define LEAF1_ECX_TSC_DEADLINE (1u << 24)
 #define LEAF1_ECX_HYPERVISOR   (1u << 31)
 #define LEAF1_ECX_PDCM         (1u << 15)
@@ -38,13 +36,22 @@ static void hide_counters(struct kvm_cpuid_entry2 *entry)
     }
 }
 
+struct kvm_cpuid2 *cpuid_new(void)
+{
+    struct kvm_cpuid2 *cpuid =
+        calloc(1, sizeof(*cpuid) + CPUID_ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2));
+    if (cpuid)
+        cpuid->nent = CPUID_ENTRIES_MAX;
+    else
+        fail_message("no memory for CPUID");
+    return cpuid;
+}
+
 int cpuid_prepare(int kvm_fd, struct kvm_cpuid2 **ret_template)
 {
-    CLEANUP_FREE struct kvm_cpuid2 *cpuid =
-        calloc(1, sizeof(*cpuid) + CPUID_ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2));
+    CLEANUP_FREE struct kvm_cpuid2 *cpuid = cpuid_new();
     if (!cpuid)
-        return fail(-ENOMEM, "no memory for CPUID");
-    cpuid->nent = CPUID_ENTRIES_MAX;
+        return -ENOMEM;
     int r = kvm_ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, cpuid);
     if (r < 0)
         return fail_errno(r, "KVM_GET_SUPPORTED_CPUID");

@@ -1,6 +1,7 @@
 /* Between the files of vcpu/ only. */
 #pragma once
 
+#include "base/state.h"
 #include "vcpu/vcpu.h"
 
 #include <linux/kvm.h>
@@ -14,6 +15,19 @@ int kvm_ioctl_value(int fd, unsigned long request, unsigned long argument);
 int cpuid_prepare(int kvm_fd, struct kvm_cpuid2 **ret_template);
 int cpuid_set(const struct vcpu *cpu, struct kvm_cpuid2 *template);
 
+/* Room for CPUID_ENTRIES_MAX entries, zeroed; NULL with a message. The caller frees it. */
+#define CPUID_ENTRIES_MAX 256u
+struct kvm_cpuid2 *cpuid_new(void);
+
 /* MSRs and local APIC as firmware would leave them. */
 int cpu_set_msrs(const struct vcpu *cpu);
 int cpu_set_lapic(const struct vcpu *cpu);
+
+/* A vCPU's state (save.c). */
+extern const struct state_part vcpu_parts[];
+extern const size_t vcpu_part_count;
+int vcpu_save_msrs(const void *owner, struct state_writer *to);
+int vcpu_load_msrs(void *owner, struct state_reader *from, uint16_t version);
+
+/* Makes the PIT. Negative errno with a message. */
+int vm_make_pit(struct vm *vm);

@@ -61,6 +61,12 @@ struct vm_reg_pages {
     unsigned count;
 };
 
+/* Where the guest's clock (kvmclock) is after its state was loaded. */
+enum vm_clock {
+    VM_CLOCK_GOES_ON,    /* where it was: the guest does not notice */
+    VM_CLOCK_CATCHES_UP, /* as much later as the host's clock is. Needs Linux 5.16 at both ends. */
+};
+
 struct vm {
     int kvm_fd; /* lent */
     int fd;
@@ -68,6 +74,8 @@ struct vm {
     struct vm_reg_pages reg_pages;
     uint8_t *reg_pages_host; /* the pages, one after the other, zeroed; NULL where KVM cannot show them */
     struct kvm_coalesced_mmio_ring *coalesced; /* NULL where KVM cannot coalesce */
+    bool has_pit;
+    enum vm_clock load_clock; /* for the time of vm_load() */
     unsigned cpu_count;
     struct vcpu *cpus;
     size_t run_size; /* bytes of the kvm_run mapping */
@@ -142,3 +150,18 @@ void vm_resume(struct vm *vm);
 
 /* Ends the vCPU threads. When parked, as for vm_resume(); does nothing if there are none. */
 void vm_stop(struct vm *vm);
+
+/*
+ * The state that KVM has of the VM and all its vCPUs. Any thread, while they are parked or not started. Negative
+ * errno with a message; -ENOTSUP: the guest is a hypervisor itself.
+ */
+struct state_reader;
+struct state_writer;
+int vm_save(const struct vm *vm, struct state_writer *to);
+
+/*
+ * Loads what vm_save() wrote into a VM of as many vCPUs, new or parked, and leaves `from` after it. The bytes may
+ * be anybody's. -EBADMSG: they are not a VM's state, or of another number of vCPUs; -ENOTSUP: of a newer version,
+ * or for another kind of processor. After a failure the VM can only be loaded again or freed.
+ */
+int vm_load(struct vm *vm, struct state_reader *from, enum vm_clock clock);

@@ -54,12 +54,17 @@ static int show_pages(struct vm *vm)
  * timer, whose rate KVM tells, no guest looks at it, and it costs two grace periods (15 ms) when the VM ends:
  * its removal from the interrupt notifiers waits for readers (kvm_free_pit, arch/x86/kvm/i8254.c).
  */
-static int make_timer(const struct vm *vm)
+static int make_timer(struct vm *vm)
 {
-    if (kvm_ioctl_value(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0)
-        return 0;
+    bool deadline = kvm_ioctl_value(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+    return deadline ? 0 : vm_make_pit(vm);
+}
+
+int vm_make_pit(struct vm *vm)
+{
     struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
     int r = kvm_ioctl(vm->fd, KVM_CREATE_PIT2, &pit);
+    vm->has_pit = r >= 0;
     return r < 0 ? fail_errno(r, "KVM_CREATE_PIT2") : 0;
 }
 

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <string.h>
 #include <sys/syscall.h>
 
 TestSuite(vcpu, .timeout = 60);
@@ -43,11 +44,22 @@ __asm__(".pushsection .rodata\n"
         "guest_dies: ud2\n"
         "guest_spins: incl (%esi)\n"
         "    jmp guest_spins\n"
+        /* Time never goes back: the last is in ebx:ebp. */
+        "guest_clock: incl (%esi)\n"
+        "    rdtsc\n"
+        "    cmpl %ebx, %edx\n"
+        "    jb guest_dies\n"
+        "    ja 2f\n"
+        "    cmpl %ebp, %eax\n"
+        "    jb guest_dies\n"
+        "2:  movl %edx, %ebx\n"
+        "    movl %eax, %ebp\n"
+        "    jmp guest_clock\n"
         "guest_end:\n"
         ".code64\n"
         ".popsection\n");
 extern const uint8_t guest_load[], guest_out[], guest_in[], guest_store[], guest_fetch[], guest_string[],
-    guest_dies[], guest_spins[], guest_end[];
+    guest_dies[], guest_spins[], guest_clock[], guest_end[];
 
 /* The accesses of one round, in order; the string instruction makes three. */
 enum step { STEP_OUT, STEP_IN, STEP_STORE, STEP_FETCH, STEP_STRING, STEPS = STEP_STRING + 3 };
@@ -354,4 +366,177 @@ Test(vcpu, a_vm_that_is_freed_leaves_nothing)
     }
     cr_assert_eq(entries("/proc/self/fd"), files, "descriptors are left");
     cr_assert_eq(entries("/proc/self/task"), threads, "threads are left");
+}
+
+/* ---- State out and in ---- */
+
+static void run_and_pause(void)
+{
+    rig.wanted = rig.pauses + 1;
+    vm_resume(&rig.vm);
+    loop_timer_start(rig.loop, &rig.timer, 500 * 1000 + rig.pauses * 7919u % 64u * 1000u);
+    cr_assert_eq(loop_run(rig.loop), 0, "it runs on until it is paused");
+}
+
+/* Saves the VM, ends it, makes another and loads that. Memory stays. */
+static void replace_vm(void)
+{
+    struct state_writer writer = {0};
+    unsigned cpus = rig.vm.cpu_count;
+    cr_assert_eq(vm_save(&rig.vm, &writer), 0, "vm_save: %s", fail_text());
+    vm_free(&rig.vm);
+    const struct vm_reg_pages none = {.stride = GUEST_PAGE};
+    cr_assert_eq(vm_new(rig.kvm_fd, &rig.mem, &none, cpus, &rig.vm), 0, "vm_new: %s", fail_text());
+    struct state_reader reader = {writer.bytes, writer.length};
+    cr_assert_eq(vm_load(&rig.vm, &reader, VM_CLOCK_GOES_ON), 0, "vm_load: %s", fail_text());
+    cr_assert_eq(reader.length, 0, "all was read");
+    state_writer_free(&writer);
+    cr_assert_eq(vm_start(&rig.vm, &rig.callbacks), 0, "vm_start: %s", fail_text());
+}
+
+static void replace_many_times(unsigned cpus, const uint8_t *code)
+{
+    rig_new(cpus);
+    set_registers(code);
+    cr_assert_eq(vm_start(&rig.vm, &rig.callbacks), 0, "vm_start: %s", fail_text());
+    uint32_t before = 0, count = 0;
+    for (unsigned i = 0; i < 20; i++) {
+        run_and_pause();
+        guest_mem_read(&rig.mem, gpa(DATA_AT), &count, sizeof(count));
+        cr_assert_geq(count, before, "it counts on");
+        before = count;
+        replace_vm();
+    }
+    cr_assert_gt(count, 0, "it has run");
+    rig_free();
+}
+
+Test(vcpu, state_of_one_goes_to_another_vm)
+{
+    replace_many_times(1, guest_load);
+}
+
+Test(vcpu, state_of_four_goes_to_another_vm)
+{
+    replace_many_times(4, guest_load);
+}
+
+Test(vcpu, time_does_not_go_back_in_another_vm)
+{
+    replace_many_times(2, guest_clock);
+}
+
+static void set_msr(int fd, uint32_t index, uint64_t value)
+{
+    struct {
+        struct kvm_msrs header;
+        struct kvm_msr_entry entry;
+    } msr = {.header.nmsrs = 1, .entry = {.index = index, .data = value}};
+    cr_assert_eq(kvm_ioctl(fd, KVM_SET_MSRS, &msr), 1, "KVM_SET_MSRS of 0x%x", index);
+}
+
+static void set_odd_state(int fd)
+{
+    struct kvm_regs regs = {.rip = CODE_AT, .rflags = 2, .r8 = 8, .r15 = UINT64_MAX, .rsp = 77};
+    struct kvm_debugregs debug = {.db = {0x1000, 0x2000}, .dr6 = 0xffff0ff0, .dr7 = 0x400};
+    struct kvm_fpu fpu = {.fcw = 0x37f, .mxcsr = 0x1f80, .xmm[3] = {1, 2, 3}, .fpr[1] = {4}};
+    struct kvm_lapic_state apic;
+    cr_assert_eq(kvm_ioctl(fd, KVM_SET_REGS, &regs), 0, "KVM_SET_REGS");
+    cr_assert_eq(kvm_ioctl(fd, KVM_SET_DEBUGREGS, &debug), 0, "KVM_SET_DEBUGREGS");
+    cr_assert_eq(kvm_ioctl(fd, KVM_SET_FPU, &fpu), 0, "KVM_SET_FPU");
+    cr_assert_eq(kvm_ioctl(fd, KVM_GET_LAPIC, &apic), 0, "KVM_GET_LAPIC");
+    apic.regs[0x80] = 0x20; /* task priority */
+    cr_assert_eq(kvm_ioctl(fd, KVM_SET_LAPIC, &apic), 0, "KVM_SET_LAPIC");
+    set_msr(fd, 0x174, 0x10); /* SYSENTER_CS */
+    set_msr(fd, 0x277, 0x0007040600070406);
+    set_msr(fd, 0xc0000102, 0x1234567890); /* KERNEL_GS_BASE */
+}
+
+/* That two saved states are the same but for what time changes. */
+static void compare_vcpus(struct state_reader a, struct state_reader b)
+{
+    struct state_section in_a, in_b;
+    unsigned sections = 0;
+    for (; state_next(&a, &in_a) > 0; sections++) {
+        cr_assert_eq(state_next(&b, &in_b), 1, "a section '%s'", in_a.tag);
+        cr_assert_str_eq(in_a.tag, in_b.tag, "the same sections");
+        cr_assert_eq(in_a.body.length, in_b.body.length, "'%s' is as long", in_a.tag);
+        struct kvm_msr_entry *before = (void *)in_a.body.bytes, *after = (void *)in_b.body.bytes;
+        if (strcmp(in_a.tag, "MSRS") != 0) {
+            cr_assert_arr_eq(in_a.body.bytes, in_b.body.bytes, in_a.body.length, "'%s' is the same",
+                             in_a.tag);
+            continue;
+        }
+        for (size_t i = 0; i < in_a.body.length / sizeof(*before); i++)
+            cr_assert(before[i].index == after[i].index &&
+                          (before[i].data == after[i].data || before[i].index == 0x10),
+                      "register 0x%x: 0x%llx became 0x%llx", before[i].index, before[i].data, after[i].data);
+    }
+    cr_assert_eq(sections, 11, "a vCPU has %u sections", sections);
+}
+
+/* Of the VM's section, the interrupt controllers. */
+static void compare_irqchips(struct state_reader a, struct state_reader b)
+{
+    struct state_section in_a, in_b;
+    cr_assert(state_next(&a, &in_a) == 1 && state_next(&b, &in_b) == 1, "a section");
+    cr_assert_str_eq(in_a.tag, "IRQC", "interrupt controllers first");
+    cr_assert_eq(in_a.body.length, 3 * sizeof(struct kvm_irqchip), "three of them");
+    cr_assert_arr_eq(in_a.body.bytes, in_b.body.bytes, in_a.body.length, "as they were");
+    const struct kvm_irqchip *chips = (const void *)in_b.body.bytes;
+    cr_assert_eq(chips[2].chip.ioapic.redirtbl[5].fields.vector, 0x41, "with a line that a guest has set up");
+}
+
+Test(vcpu, state_comes_back_whole)
+{
+    struct state_writer before = {0}, after = {0};
+    rig_new(2);
+    set_odd_state(rig.vm.cpus[1].fd);
+    struct kvm_irqchip ioapic = {.chip_id = KVM_IRQCHIP_IOAPIC};
+    cr_assert_eq(kvm_ioctl(rig.vm.fd, KVM_GET_IRQCHIP, &ioapic), 0, "KVM_GET_IRQCHIP");
+    ioapic.chip.ioapic.redirtbl[5].fields.vector = 0x41;
+    cr_assert_eq(kvm_ioctl(rig.vm.fd, KVM_SET_IRQCHIP, &ioapic), 0, "KVM_SET_IRQCHIP");
+    cr_assert_eq(vm_save(&rig.vm, &before), 0, "vm_save: %s", fail_text());
+    cr_assert_eq(vm_start(&rig.vm, &rig.callbacks), 0, "vm_start: %s", fail_text());
+    replace_vm();
+    cr_assert_eq(vm_save(&rig.vm, &after), 0, "vm_save: %s", fail_text());
+    struct state_reader a = {before.bytes, before.length}, b = {after.bytes, after.length};
+    struct state_section in_a, in_b;
+    for (unsigned i = 0; i < 2; i++) {
+        cr_assert(state_next(&a, &in_a) == 1 && state_next(&b, &in_b) == 1, "vCPU %u", i);
+        compare_vcpus(in_a.body, in_b.body);
+    }
+    cr_assert(state_next(&a, &in_a) == 1 && state_next(&b, &in_b) == 1, "the VM's own");
+    compare_irqchips(in_a.body, in_b.body);
+    state_writer_free(&before);
+    state_writer_free(&after);
+    rig_free();
+}
+
+Test(vcpu, bytes_that_are_no_state_are_refused)
+{
+    struct state_writer writer = {0};
+    rig_new(1);
+    cr_assert_eq(vm_save(&rig.vm, &writer), 0, "vm_save: %s", fail_text());
+    for (size_t cut = 0; cut < writer.length; cut += 97) {
+        struct state_reader reader = {writer.bytes, cut};
+        cr_assert_eq(vm_load(&rig.vm, &reader, VM_CLOCK_GOES_ON), -EBADMSG, "cut to %zu", cut);
+    }
+    unsigned random = 12345;
+    for (unsigned i = 0; i < 300; i++) { /* any answer will do, but one */
+        random = random * 1103515245 + 12345;
+        uint8_t *byte = &writer.bytes[random / 8 % writer.length], kept = *byte;
+        *byte = (uint8_t)(random >> 24);
+        struct state_reader reader = {writer.bytes, writer.length};
+        (void)vm_load(&rig.vm, &reader, VM_CLOCK_GOES_ON);
+        *byte = kept;
+    }
+    vm_free(&rig.vm);
+    guest_mem_free(&rig.mem);
+    cleanup_fd(&rig.kvm_fd);
+    make_vm(2);
+    struct state_reader reader = {writer.bytes, writer.length};
+    cr_assert_eq(vm_load(&rig.vm, &reader, VM_CLOCK_GOES_ON), -EBADMSG, "one vCPU for two");
+    state_writer_free(&writer);
+    rig_free();
 }
