@@ -22,7 +22,10 @@ int api_fault(struct api_call *call, int error, const char *format, ...)
 const char *api_os_error(int error)
 {
     static char message[128];
-    snprintf(message, sizeof(message), "%s (os error %d)", strerror(abs(error)), abs(error));
+    error = abs(error);
+    /* Firecracker is linked with musl, which has other words for these. */
+    const char *words = error == ENOMEM ? "Out of memory" : error == EBUSY ? "Resource busy" : strerror(error);
+    snprintf(message, sizeof(message), "%s (os error %d)", words, error);
     return message;
 }
 

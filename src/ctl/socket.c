@@ -11,7 +11,7 @@
 #include <sys/un.h>
 
 /* Who connects while the loop is busy waits here; more get EAGAIN. */
-#define BACKLOG 128
+#define BACKLOG 1024
 
 static int bind_private(int fd, const struct sockaddr_un *address)
 {

@@ -1,0 +1,261 @@
+#!/bin/bash
+# The control socket of volt-vmm with tiny guests on this machine's KVM: a table of requests, Firecracker's command line and
+# name, and clients that are many, slow or curious.
+set -euo pipefail
+. test/tap.sh
+
+top=$PWD
+build=$(cd "${BUILD:-build}" && pwd)
+vmm=$build/volt-vmm
+work=$(mktemp -d)
+vm=
+# shellcheck disable=SC2317 # called by the trap
+clean_up()
+{
+    [ -z "$vm" ] || kill "$vm" 2>/dev/null || true
+    rm -rf "$work"
+}
+trap clean_up EXIT
+
+# Waits, 20 seconds at most, until COMMAND... succeeds.
+until_true()
+{
+    local i
+    for ((i = 0; i < 400; i++)); do
+        if "$@"; then return; fi
+        sleep 0.05
+    done
+    echo "it took too long: $*"
+    return 1
+}
+
+# A folder with what the requests name, as the program's own: so the columns in messages do not depend on where it is.
+fresh()
+{
+    rm -rf "${work:?}/vm"
+    mkdir "$work/vm"
+    cd "$work/vm"
+    truncate -s 1M disk disk2
+    ln -s "$build/test/guest/hello" kernel
+}
+
+# NAME OPTION...: the program under NAME in a fresh folder, until its socket is there.
+start()
+{
+    local name=$1
+    shift
+    ln -sf "$vmm" "$name"
+    "./$name" "$@" >out 2>err &
+    vm=$!
+    until_true test -S socket
+}
+
+# Ends the VM by SIGTERM, or waits for its end; its status is to be $1.
+ended_with()
+{
+    local status=0
+    wait "$vm" || status=$?
+    vm=
+    [ "$status" -eq "$1" ] || { cat out err && echo "status $status, not $1" && return 1; }
+}
+
+call() # METHOD PATH [BODY]
+{
+    printf '%s\n' "== one" "$*" >one
+    /usr/bin/python3 "$top/test/ctl/requests.py" --record socket one | sed -n 3p
+}
+
+table()
+{
+    fresh
+    start volt-vmm --api-sock socket
+    [ "$(stat -c %a socket)" = 600 ]
+    /usr/bin/python3 "$top/test/ctl/requests.py" socket "$top/test/ctl/requests"
+    kill "$vm"
+    ended_with 143
+    [ ! -e socket ]
+    grep -q "hello from a guest, command line 'deaf=1 root=/dev/vda ro'" console
+    grep -q ':api:INFO:src/ctl/api.c:.*The API server received a Put request on "/actions"' log
+    [ "$(grep -c '"id":"anonymous-instance","properties":{"a":"b"}' metrics)" -ge 3 ]
+    grep -q '"boot_source_count":[0-9]*,"boot_source_fails":[0-9]' metrics
+}
+
+personality()
+{
+    fresh
+    echo '{"boot-source":{"kernel_image_path":"kernel","boot_args":"end=s5"},"drives":[]}' >config
+    ln -sf "$vmm" firecracker
+    local status=0
+    ./firecracker --no-api --config-file config --id my-vm >out 2>err || status=$?
+    [ "$status" -eq 0 ]
+    grep -q '\[my-vm:main\] Running Firecracker v1' out
+    grep -q 'Successfully started microvm that was configured from one single json' out
+    grep -q 'Vmm is stopping' out
+    grep -q 'Firecracker exiting successfully. exit_code=0' out
+    ./firecracker --version | head -n 1 | grep -qx 'Firecracker v[0-9]*\.[0-9]*\.[0-9]*'
+    status=0
+    ./firecracker --nonsense >out 2>err || status=$?
+    [ "$status" -eq 153 ]
+}
+
+as_firecracker()
+{
+    fresh
+    start firecracker --api-sock socket
+    until_true grep -q 'API server started\.' out
+    call GET /version | grep -q '^200 {"firecracker_version":"1.17.0"}$'
+    call PUT '/machine-config {"vcpu_count":33,"mem_size_mib":32}' | grep -q 'less than 32 and'
+    # A socket that is there is an error under this name, whatever is behind it.
+    local status=0
+    ./firecracker --api-sock socket >out2 2>err2 || status=$?
+    [ "$status" -eq 1 ]
+    grep -q 'Failed to open the API socket at: socket. Check that it is not already used.' out2
+    kill "$vm"
+    ended_with 143
+}
+
+config_file()
+{
+    fresh
+    cat >config <<'END'
+{
+  "boot-source": {"kernel_image_path": "kernel", "boot_args": "deaf=1"},
+  "drives": [{"drive_id": "a", "is_root_device": false, "path_on_host": "disk"}],
+  "machine-config": {"vcpu_count": 2, "mem_size_mib": 64},
+  "network-interfaces": [],
+  "not-known": 1
+}
+END
+    start volt-vmm --api-sock socket --config-file config --id vm-1
+    call GET / | grep -q '"id":"vm-1","state":"Running"'
+    call GET /vm/config | grep -q '"drive_id":"a".*"vcpu_count":2,"mem_size_mib":64'
+    kill "$vm"
+    ended_with 143
+    sed -i 's/"vcpu_count": 2/"vcpu_count": "2"/' config
+    local status=0
+    ./volt-vmm --no-api --config-file config >out 2>err || status=$?
+    [ "$status" -eq 1 ]
+    grep -q 'config: invalid type: string "2", expected u8 at line 4 column 38' err || { cat err && return 1; }
+}
+
+command_line()
+{
+    fresh
+    start volt-vmm --kernel kernel --cmdline deaf=1 --memory 64M --disk disk,ro --serial file=console --api-sock socket
+    call GET /vm/config | grep -q '"path_on_host":"disk".*"kernel_image_path":"kernel".*"boot_args":"deaf=1".*"mem_size_mib":64'
+    call PUT '/boot-source {"kernel_image_path":"kernel"}' | grep -q 'after starting'
+    kill "$vm"
+    ended_with 143
+}
+
+# The guest ignores its power button, so the deadline ends it; who listens is told all of it.
+events_and_shutdown()
+{
+    fresh
+    start volt-vmm --api-sock socket --serial off
+    /usr/bin/python3 "$top/test/ctl/clients.py" events socket events &
+    until_true grep -q 'Transfer-Encoding: chunked' events
+    call PUT '/machine-config {"vcpu_count":1,"mem_size_mib":32}'
+    call PUT '/boot-source {"kernel_image_path":"kernel","boot_args":"deaf=1"}'
+    call PUT '/actions {"action_type":"InstanceStart"}' | grep -qx 204
+    /usr/bin/python3 "$top/test/ctl/clients.py" pipeline socket
+    call PUT '/vm/shutdown {"timeout_ms":200}' | grep -qx 204
+    ended_with 0
+    wait
+    grep -q 'the guest did not shut down in time' err
+    tr -d '\r' <events | sed -n 's/.*"event":"\([a-z-]*\)".*/\1/p' | tr '\n' ' ' >said
+    [ "$(cat said)" = "running pausing paused running ending ended " ] || { cat said && return 1; }
+    grep -q '"reason":"the guest did not shut down in time"' events
+    grep -q '"event":"ended","status":0' events
+}
+
+# Anonymous memory in KiB.
+memory_of()
+{
+    awk '/^RssAnon:/ { print $2 }' "/proc/$vm/status"
+}
+
+at_most_open() # COUNT of descriptors
+{
+    [ "$(find "/proc/$vm/fd" -type l | wc -l)" -le "$1" ]
+}
+
+many_calls()
+{
+    fresh
+    start volt-vmm --kernel kernel --cmdline deaf=1 --memory 32M --serial off --api-sock socket
+    /usr/bin/python3 "$top/test/ctl/clients.py" calls socket 2000
+    local before after files
+    before=$(memory_of)
+    files=$(find "/proc/$vm/fd" -type l | wc -l)
+    /usr/bin/python3 "$top/test/ctl/clients.py" calls socket 10000
+    after=$(memory_of)
+    echo "anonymous memory: $before, after 10,000 calls $after KiB"
+    # A page or two more of the heap; 13 bytes a call would be more than that.
+    [ "$((after - before))" -le 128 ]
+    until_true at_most_open "$files"
+    kill "$vm"
+    ended_with 143
+}
+
+idle_connections()
+{
+    fresh
+    start volt-vmm --kernel kernel --cmdline deaf=1 --memory 32M --serial off --api-sock socket
+    /usr/bin/python3 "$top/test/ctl/clients.py" idle socket 1000
+    call GET /metrics >/dev/null
+    kill "$vm"
+    ended_with 143
+}
+
+stale_socket()
+{
+    fresh
+    start volt-vmm --api-sock socket
+    kill -KILL "$vm"
+    ended_with 137
+    [ -S socket ]
+    start volt-vmm --api-sock socket
+    until_true eval 'call GET / | grep -q ^200'
+    local status=0
+    ./volt-vmm --api-sock socket >out2 2>err2 || status=$?
+    [ "$status" -eq 1 ]
+    grep -q 'socket: is there already, and in use' err2
+    call GET / | grep -q ^200
+    kill "$vm"
+    ended_with 143
+    [ ! -e socket ]
+}
+
+payload_limit()
+{
+    fresh
+    start volt-vmm --api-sock socket --http-api-max-payload-size 250 --metadata <(echo '{"from":"file"}')
+    call GET /mmds | grep -qx '200 {"from":"file"}'
+    call PUT "/mmds {\"a\":\"$(printf %0300d 1)\"}" | grep -q '^400 {"error":"Request payload with size 308 is larger than the limit of 250'
+    kill "$vm"
+    ended_with 143
+    start volt-vmm --api-sock socket --mmds-size-limit 30
+    call PUT '/mmds {"a":"01234567890123456789"}' | grep -qx 204
+    call PUT '/mmds {"a":"0123456789012345678901234567"}' |
+        grep -qx "413 MMDS limit exceeded error: The MMDS patch request doesn't fit."
+    kill "$vm"
+    ended_with 143
+}
+
+tap_run "payloads and the metadata store have limits" payload_limit
+tap_run "a stale socket is replaced, a live one is not" stale_socket
+if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then
+    tap_skip "control socket with guests" "/dev/kvm cannot be opened on this machine"
+    tap_done
+    exit
+fi
+tap_run "a table of requests" table
+tap_run "under the name firecracker: words and exit statuses" personality
+tap_run "under the name firecracker: the socket" as_firecracker
+tap_run "a configuration file" config_file
+tap_run "a command line and a socket" command_line
+tap_run "events, and a shutdown with a deadline" events_and_shutdown
+tap_run "10,000 calls leak nothing" many_calls
+tap_run "1,000 idle connections" idle_connections
+tap_done
