@@ -1,11 +1,11 @@
 #include "import.h"
 
+#include "base/tool.h"
 #include "boot/bzimage.h"
-#include "child.h"
+#include "store/files.h"
 #include "vmlinux.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,13 +15,16 @@
 
 /* A kernel with all its debug information is half a gigabyte. */
 #define SOURCE_MAX (4 * GIB)
+/* Debian's configurations have 300 KB. */
+#define CONFIG_MAX (8 * MIB)
+
+#define PACKAGE_LETTERS "abcdefghijklmnopqrstuvwxyz0123456789+.-"
 
 void imported_free(struct imported *imported)
 {
     if (imported->bytes)
         munmap(imported->bytes, imported->length);
-    free(imported->modules);
-    kernel_notes_free(&imported->notes);
+    json_decref(imported->notes);
     *imported = (struct imported){0};
 }
 
@@ -71,147 +74,130 @@ static int take_image(int fd, const char *name, struct imported *imported)
     if (r < 0)
         return r;
     vmlinux_version(imported->bytes, imported->length, version);
-    imported->notes.version = strdup(version[0] ? version : "unknown");
-    return imported->notes.version ? 0 : fail(-ENOMEM, "no memory for a version");
-}
-
-/* *ret_path becomes the path made of the format if there is such a file or folder; NULL if not. */
-__attribute__((format(printf, 2, 3))) static int note_if_there(char **ret_path, const char *format, ...)
-{
-    char *path;
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vasprintf(&path, format, arguments);
-    va_end(arguments);
-    if (length < 0)
-        return fail(-ENOMEM, "no memory for a path");
-    if (access(path, F_OK) != 0) {
-        free(path);
-        path = NULL;
-    }
-    *ret_path = path;
-    return 0;
+    return kernel_note(imported->notes, "version", version[0] ? version : "unknown");
 }
 
 /* vmlinuz-VERSION of an installed kernel has its initrd beside it and its modules in /lib/modules. */
-static int note_neighbours(const char *path, struct kernel_notes *notes)
+static int note_neighbours(const char *path, json_t *notes)
 {
-    CLEANUP_FREE char *real = realpath(path, NULL);
-    char *slash = real ? strrchr(real, '/') : NULL;
-    int r = 0;
-    if (slash) {
-        *slash = '\0';
-        r = note_if_there(&notes->initrd, "%s/initrd.img-%s", real, notes->version);
-    }
-    if (r == 0)
-        r = note_if_there(&notes->modules, "/lib/modules/%s", notes->version);
-    return r;
+    const char *version = kernel_noted(notes, "version");
+    CLEANUP_FREE char *real = realpath(path, NULL), *initrd = NULL, *modules = NULL;
+    if (!real)
+        return fail_errno(-errno, "%s: cannot be found", path);
+    *strrchr(real, '/') = '\0';
+    if (asprintf(&initrd, "%s/initrd.img-%s", real, version) < 0 ||
+        asprintf(&modules, "/lib/modules/%s", version) < 0)
+        return fail(-ENOMEM, "no memory for a path");
+    int r = access(initrd, F_OK) == 0 ? kernel_note(notes, "initrd", initrd) : 0;
+    return r == 0 && access(modules, F_OK) == 0 ? kernel_note(notes, "modules", modules) : r;
 }
 
-/* The one file of a folder whose name begins with `prefix`, opened. */
-static int open_only(const char *folder, const char *prefix, char ret_name[256])
+/* Looking for the one file of a folder whose name begins with `prefix`. */
+struct search {
+    const char *prefix;
+    char name[256];
+};
+
+static int look_at(void *opaque, const char *name)
 {
-    DIR *stream = opendir(folder);
-    char found[256] = "";
-    if (!stream)
-        return errno == ENOENT ? -ENOENT : fail_errno(-errno, "%s: cannot be read", folder);
-    for (struct dirent *entry; (entry = readdir(stream));)
-        if (entry->d_name[0] != '.' && strncmp(entry->d_name, prefix, strlen(prefix)) == 0 && !found[0])
-            snprintf(found, sizeof(found), "%s", entry->d_name);
-    int fd = found[0] ? openat(dirfd(stream), found, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK) : -1;
-    int r = !found[0] ? -ENOENT : fd < 0 ? fail_errno(-errno, "%s/%s: cannot be opened", folder, found) : fd;
-    closedir(stream);
-    if (r >= 0)
-        memcpy(ret_name, found, sizeof(found));
-    return r;
+    struct search *search = opaque;
+    if (strncmp(name, search->prefix, strlen(search->prefix)) == 0)
+        snprintf(search->name, sizeof(search->name), "%s", name);
+    return search->name[0] ? 1 : 0;
+}
+
+/* 0 or a negative errno; -ENOENT if there is no such file or no such folder. */
+static int find_file(const struct kernels *kernels, const char *folder, struct search *search)
+{
+    int r = each_entry(kernels->tmp, folder, look_at, search);
+    return r > 0 ? 0 : r == 0 ? -ENOENT : r;
 }
 
 /* A package's configuration says whether what a microVM boots from is built in. */
-static int note_advice(const char *unpacked, struct kernel_notes *notes)
+static int note_advice(const struct kernels *kernels, json_t *notes)
 {
-    CLEANUP_FREE char *path = NULL, *line = NULL;
-    if (asprintf(&path, "%s/boot/config-%s", unpacked, notes->version) < 0)
-        return fail(-ENOMEM, "no memory for a path");
-    FILE *config = fopen(path, "re");
-    if (!config)
+    static const char *const needed[] = {"CONFIG_VIRTIO_MMIO=m\n", "CONFIG_VIRTIO_BLK=m\n",
+                                         "CONFIG_EXT4_FS=m\n"};
+    CLEANUP_FREE char *path = NULL, *config = malloc(CONFIG_MAX);
+    if (!config || asprintf(&path, "unpacked/boot/config-%s", kernel_noted(notes, "version")) < 0)
+        return fail(-ENOMEM, "no memory for a configuration");
+    if (text_read(kernels->tmp, path, config, CONFIG_MAX) < 0)
         return 0;
-    bool module = false;
-    size_t size = 0;
-    while (getline(&line, &size, config) > 0)
-        module |= !strcmp(line, "CONFIG_VIRTIO_MMIO=m\n") || !strcmp(line, "CONFIG_VIRTIO_BLK=m\n") ||
-                  !strcmp(line, "CONFIG_EXT4_FS=m\n");
-    fclose(config);
-    if (!module)
-        return 0;
-    notes->advice =
-        strdup("its disk or file system drivers are modules: boot it with an initrd that holds them");
-    return notes->advice ? 0 : fail(-ENOMEM, "no memory for a note");
+    for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
+        if (strstr(config, needed[i]))
+            return kernel_note(
+                notes, "advice",
+                "its disk or file system drivers are modules: boot it with an initrd that holds them");
+    return 0;
 }
 
-/* Gathers the package's modules where kernels_publish() takes them from. */
-static int take_modules(const struct kernels *kernels, const char *unpacked, struct imported *imported)
+/* Moves the package's modules to tmp/modules, where kernels_publish() takes them from. */
+static int take_modules(const struct kernels *kernels, struct imported *imported)
 {
-    static const char *const places[] = {"lib/modules", "usr/lib/modules"};
-    CLEANUP_FREE char *to = NULL, *base = NULL, *target = NULL;
-    if (asprintf(&base, "%s/tmp/modules", kernels->path) < 0 || asprintf(&to, "%s/lib/modules", base) < 0 ||
-        asprintf(&target, "%s/%s", to, imported->notes.version) < 0)
+    static const char *const places[] = {"lib", "usr/lib"};
+    const char *version = kernel_noted(imported->notes, "version");
+    CLEANUP_FREE char *to = NULL, *base = NULL;
+    if (asprintf(&base, "%s/tmp/modules", kernels->path) < 0 ||
+        asprintf(&to, "modules/lib/modules/%s", version) < 0)
         return fail(-ENOMEM, "no memory for a path");
     for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
         CLEANUP_FREE char *from = NULL;
-        int r = note_if_there(&from, "%s/%s/%s", unpacked, places[i], imported->notes.version);
-        if (r < 0)
-            return r;
-        if (!from)
+        if (asprintf(&from, "unpacked/%s/modules/%s", places[i], version) < 0)
+            return fail(-ENOMEM, "no memory for a path");
+        if (faccessat(kernels->tmp, from, F_OK, 0) != 0)
             continue;
         /* root:root 0755 all the way, as a package has it: the image makers copy the folder as it is. */
-        if (mkdir(base, 0755) != 0 || mkdirat(kernels->dir, "tmp/modules/lib", 0755) != 0 ||
-            mkdir(to, 0755) != 0 || rename(from, target) != 0)
-            return fail_errno(-errno, "%s: cannot be stored", target);
+        if (mkdirat(kernels->tmp, "modules", 0755) != 0 || mkdirat(kernels->tmp, "modules/lib", 0755) != 0 ||
+            mkdirat(kernels->tmp, "modules/lib/modules", 0755) != 0 ||
+            renameat(kernels->tmp, from, kernels->tmp, to) != 0)
+            return fail_errno(-errno, "%s: cannot be stored", base);
         /* Debian's packages come without modules.dep; their installation script would make it. */
-        char *depmod[] = {"depmod", "-b", base, imported->notes.version, NULL};
-        r = child_run(NULL, depmod);
-        if (r < 0)
-            fprintf(stderr, "volt-kernel: %s; its modules have no modules.dep (package kmod has depmod)\n",
-                    fail_text());
-        imported->modules = strdup("tmp/modules");
-        return imported->modules ? 0 : fail(-ENOMEM, "no memory for a path");
+        const char *const depmod[] = {"depmod", "-b", base, version, NULL};
+        if (run_tool(depmod, "kmod", NULL) < 0)
+            fprintf(stderr, "volt-kernel: its modules have no modules.dep: %s\n", fail_text());
+        imported->modules = "modules";
+        return 0;
     }
     return 0;
 }
 
-/* -ENOENT without words if the package holds no kernel. */
+/* -ENOENT without a message if the package holds no kernel. */
 static int take_package(const struct kernels *kernels, const char *package, struct imported *imported)
 {
-    CLEANUP_FREE char *unpacked = NULL, *boot = NULL;
-    char name[256];
-    if (asprintf(&unpacked, "%s/tmp/unpacked", kernels->path) < 0 || asprintf(&boot, "%s/boot", unpacked) < 0)
+    struct search search = {.prefix = "vmlinuz-"};
+    CLEANUP_FREE char *unpacked = NULL, *path = NULL;
+    if (asprintf(&unpacked, "%s/tmp/unpacked", kernels->path) < 0)
         return fail(-ENOMEM, "no memory for a path");
-    char *unpack[] = {"dpkg-deb", "-x", (char *)package, unpacked, NULL};
-    int r = child_run(NULL, unpack);
+    const char *const unpack[] = {"dpkg-deb", "-x", package, unpacked, NULL};
+    int r = run_tool(unpack, "dpkg", NULL);
+    if (r == 0)
+        r = find_file(kernels, "unpacked/boot", &search);
     if (r < 0)
         return r;
-    CLEANUP_FD int fd = open_only(boot, "vmlinuz-", name);
-    if (fd < 0)
-        return fd;
-    r = take_image(fd, name, imported);
-    if (r == 0 && strcmp(imported->notes.version, name + strlen("vmlinuz-")) != 0)
-        r = fail(-ENOEXEC, "%s: the kernel inside says that it is %s (is the package damaged?)", name,
-                 imported->notes.version);
+    if (asprintf(&path, "unpacked/boot/%s", search.name) < 0)
+        return fail(-ENOMEM, "no memory for a path");
+    CLEANUP_FD int fd = openat(kernels->tmp, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    r = fd < 0 ? fail_errno(-errno, "%s: cannot be opened", search.name)
+               : take_image(fd, search.name, imported);
+    const char *version = kernel_noted(imported->notes, "version");
+    if (r == 0 && strcmp(version, search.name + strlen(search.prefix)) != 0)
+        r = fail(-ENOEXEC, "%s: the kernel inside says that it is %s (is the package damaged?)", search.name,
+                 version);
     if (r == 0)
-        r = note_advice(unpacked, &imported->notes);
-    return r < 0 ? r : take_modules(kernels, unpacked, imported);
+        r = note_advice(kernels, imported->notes);
+    return r < 0 ? r : take_modules(kernels, imported);
 }
 
 /* The first linux-image-... that a package depends on: linux-image-amd64 is only such a dependency. */
 static int dependency(const char *package, char ret_name[256])
 {
-    char *ask[] = {"dpkg-deb", "-f", (char *)package, "Depends", NULL};
-    char answer[4096];
-    int r = child_read(ask, answer, sizeof(answer));
+    const char *const ask[] = {"dpkg-deb", "-f", package, "Depends", NULL};
+    CLEANUP_FREE char *answer = NULL;
+    int r = run_tool(ask, "dpkg", &answer);
     if (r < 0)
         return r;
     const char *name = strstr(answer, "linux-image-");
-    size_t length = name ? strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789+.-") : 0;
+    size_t length = name ? strspn(name, PACKAGE_LETTERS) : 0;
     if (length == 0 || length >= 256)
         return -ENOENT;
     memcpy(ret_name, name, length);
@@ -219,34 +205,34 @@ static int dependency(const char *package, char ret_name[256])
     return 0;
 }
 
+/* Downloads a package into a folder of tmp/. The caller frees *ret_path. */
 static int fetch(const struct kernels *kernels, const char *name, char **ret_path)
 {
     CLEANUP_FREE char *folder = NULL;
-    char file[256];
+    struct search search = {.prefix = ""};
     if (asprintf(&folder, "%s/tmp/fetched-%s", kernels->path, name) < 0)
         return fail(-ENOMEM, "no memory for a path");
-    if (mkdir(folder, 0700) != 0)
+    const char *below = folder + strlen(kernels->path) + strlen("/tmp/");
+    if (mkdirat(kernels->tmp, below, 0700) != 0)
         return fail_errno(-errno, "%s: cannot be made", folder);
     fprintf(stderr, "volt-kernel: fetching package %s with apt-get download\n", name);
-    /* The folder is nobody's but ours, so apt's unprivileged user could not write into it. */
-    char *download[] = {"apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", (char *)name, NULL};
-    int r = child_run(folder, download);
+    /* apt's unprivileged user cannot write to this folder. */
+    const char *const download[] = {"apt-get",  "-qq", "-o", "APT::Sandbox::User=root",
+                                    "download", name,  NULL};
+    int r = run_tool_in(folder, download, "apt", NULL);
     if (r < 0)
         return fail(r, "%s: neither a file nor a package that apt-get can download (apt-get update may help)",
                     name);
-    int fd = open_only(folder, "", file);
-    if (fd < 0)
-        return fail(-ENOENT, "%s: apt-get downloaded nothing", name);
-    close(fd);
-    if (asprintf(ret_path, "%s/%s", folder, file) < 0)
-        return fail(-ENOMEM, "no memory for a path");
-    return 0;
+    r = find_file(kernels, below, &search);
+    if (r < 0)
+        return fail(r, "%s: apt-get downloaded nothing", name);
+    return asprintf(ret_path, "%s/%s", folder, search.name) < 0 ? fail(-ENOMEM, "no memory for a path") : 0;
 }
 
 static bool is_package_name(const char *text)
 {
     return (islower((unsigned char)text[0]) || isdigit((unsigned char)text[0])) && strlen(text) > 1 &&
-           strlen(text) < 128 && strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789+.-") == strlen(text);
+           strlen(text) < 128 && strspn(text, PACKAGE_LETTERS) == strlen(text);
 }
 
 static int import_package_name(const struct kernels *kernels, const char *source, struct imported *imported)
@@ -273,7 +259,7 @@ static int import_package_name(const struct kernels *kernels, const char *source
 static int import_file(const struct kernels *kernels, const char *source, struct imported *imported)
 {
     char magic[8] = "";
-    CLEANUP_FD int fd = open(source, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    CLEANUP_FD int fd = open(source, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return fail_errno(-errno, "%s: cannot be opened", source);
     if (pread(fd, magic, sizeof(magic), 0) == sizeof(magic) &&
@@ -284,24 +270,23 @@ static int import_file(const struct kernels *kernels, const char *source, struct
         return r == -ENOENT ? fail(r, "%s: a package without a kernel in its /boot", source) : r;
     }
     int r = take_image(fd, source, imported);
-    return r < 0 ? r : note_neighbours(source, &imported->notes);
+    return r < 0 ? r : note_neighbours(source, imported->notes);
 }
 
 int import_kernel(const struct kernels *kernels, const char *source, struct imported *ret_imported)
 {
-    struct imported imported = {0};
+    struct imported imported = {.notes = json_object()};
     char when[32];
     time_t now = time(NULL);
     struct tm utc;
     bool file = access(source, F_OK) == 0;
+    CLEANUP_FREE char *path = file ? realpath(source, NULL) : NULL;
+    strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
     int r = file ? import_file(kernels, source, &imported) : import_package_name(kernels, source, &imported);
-    if (r == 0) {
-        strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
-        imported.notes.imported = strdup(when);
-        imported.notes.source = file ? realpath(source, NULL) : strdup(source);
-        if (!imported.notes.imported || !imported.notes.source)
-            r = fail(-ENOMEM, "no memory for notes");
-    }
+    if (r == 0)
+        r = kernel_note(imported.notes, "imported", when);
+    if (r == 0)
+        r = kernel_note(imported.notes, "source", path ? path : source);
     if (r < 0) {
         imported_free(&imported);
         return r;

@@ -1,4 +1,4 @@
-/* Making a vmlinux of what people have: an ELF kernel, a bzImage, a Debian package. */
+/* Making a vmlinux from an ELF kernel, a bzImage or a Debian package. */
 #pragma once
 
 #include "kernels.h"
@@ -7,14 +7,14 @@
 struct imported {
     void *bytes; /* the vmlinux, mapped */
     size_t length;
-    char *modules; /* folder to publish with it, relative to kernels->dir, or NULL */
-    struct kernel_notes notes;
+    const char *modules; /* the folder in tmp/ to publish with it, or NULL */
+    json_t *notes;
 };
 
 /*
- * Reads `source`: a file, or else the name of a Debian package, fetched with apt-get download (told on
- * standard error). Packages are unpacked in kernels->path/tmp, so the lock must be held. -ENOENT neither file
- * nor package; -ENOEXEC not a kernel that volt-vmm can start (no PVH entry, wrong machine, damaged).
+ * Reads `source`: a file, or else the name of a Debian package, which apt-get downloads (said on standard error). Needs
+ * the lock: packages are unpacked in tmp/. -ENOENT if it is neither a file nor a package; -ENOEXEC if volt-vmm cannot
+ * start it (no PVH entry, wrong machine, damaged).
  */
 int import_kernel(const struct kernels *kernels, const char *source, struct imported *ret_imported);
 void imported_free(struct imported *imported);

@@ -1,29 +1,17 @@
 #include "kernels.h"
 
+#include "store/files.h"
+
 #include <ctype.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <ftw.h>
-#include <jansson.h>
-#include <limits.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
-#define OBJECT_PATH_MAX (sizeof("objects/") + KERNEL_HASH_DIGITS + sizeof(".json"))
-
-void kernel_notes_free(struct kernel_notes *notes)
-{
-    free(notes->version);
-    free(notes->source);
-    free(notes->imported);
-    free(notes->initrd);
-    free(notes->modules);
-    free(notes->advice);
-    *notes = (struct kernel_notes){0};
-}
+#define NOTES_MAX 65536
+#define PATH_SIZE (sizeof("objects/") + OBJECT_ID_TEXT + sizeof(".json"))
 
 static int kernels_folder(char **ret_path)
 {
@@ -46,17 +34,14 @@ static int kernels_folder(char **ret_path)
     return 0;
 }
 
-static int make_folders(const char *path)
+/* mkdir -p; `path` is as before afterwards. */
+static int make_folders(char *path)
 {
-    char copy[PATH_MAX];
-    if (strlen(path) >= sizeof(copy))
-        return fail(-ENAMETOOLONG, "%.40s...: too long a path (VOLT_KERNEL_DIR chooses another place)", path);
-    memcpy(copy, path, strlen(path) + 1);
-    for (char *slash = strchr(copy + 1, '/');; slash = strchr(slash + 1, '/')) {
+    for (char *slash = strchr(path + 1, '/');; slash = strchr(slash + 1, '/')) {
         if (slash)
             *slash = '\0';
-        if (mkdir(copy, 0755) != 0 && errno != EEXIST)
-            return fail_errno(-errno, "%s: cannot be made (VOLT_KERNEL_DIR chooses another place)", copy);
+        if (mkdir(path, 0755) != 0 && errno != EEXIST)
+            return fail_errno(-errno, "%s: cannot be made (VOLT_KERNEL_DIR chooses another place)", path);
         if (!slash)
             return 0;
         *slash = '/';
@@ -77,42 +62,54 @@ static int empty_tmp(const struct kernels *kernels)
     if (asprintf(&tmp, "%s/tmp", kernels->path) < 0)
         return fail(-ENOMEM, "no memory for a path");
     if (nftw(tmp, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) != 0 && errno != ENOENT)
-        return fail_errno(-errno, "%s: left over from an import that was stopped, cannot be removed", tmp);
+        return fail_errno(-errno, "%s: left by an interrupted import and cannot be removed", tmp);
     if (mkdir(tmp, 0700) != 0)
         return fail_errno(-errno, "%s: cannot be made", tmp);
     return 0;
 }
 
-int kernels_open(bool change, struct kernels *ret_kernels)
+/* The lock is inherited by the programs that an import runs: if this process is killed and they are not, the next command
+ * waits until they no longer write to tmp/. */
+static int take_lock(struct kernels *kernels, int how)
 {
-    struct kernels kernels = {.dir = -1, .lock = -1};
-    int r = kernels_folder(&kernels.path);
+    kernels->lock = openat(kernels->dir, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0644);
+    if (kernels->lock < 0 || flock(kernels->lock, how) != 0)
+        return fail_errno(-errno, "%s/lock: cannot be locked", kernels->path);
+    return empty_tmp(kernels);
+}
+
+static int open_for_change(struct kernels *kernels)
+{
+    static const char *const parts[] = {"objects", "modules", "names"};
+    for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+        if (mkdirat(kernels->dir, parts[i], 0755) != 0 && errno != EEXIST)
+            return fail_errno(-errno, "%s/%s: cannot be made", kernels->path, parts[i]);
+    int r = take_lock(kernels, LOCK_EX);
     if (r < 0)
         return r;
-    r = make_folders(kernels.path);
+    kernels->tmp = openat(kernels->dir, "tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return kernels->tmp < 0 ? fail_errno(-errno, "%s/tmp: cannot be opened", kernels->path) : 0;
+}
+
+int kernels_open(bool change, struct kernels *ret_kernels)
+{
+    struct kernels kernels = {.dir = -1, .tmp = -1, .lock = -1};
+    int r = kernels_folder(&kernels.path);
+    if (r == 0)
+        r = make_folders(kernels.path);
     if (r < 0)
         goto fail;
     kernels.dir = open(kernels.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (kernels.dir < 0) {
+    if (kernels.dir < 0)
         r = fail_errno(-errno, "%s: cannot be opened", kernels.path);
+    else if (change)
+        r = open_for_change(&kernels);
+    else if (faccessat(kernels.dir, "lock", W_OK, 0) == 0) {
+        (void)take_lock(&kernels, LOCK_EX | LOCK_NB); /* only to empty tmp/ */
+        cleanup_fd(&kernels.lock);
+    }
+    if (r < 0)
         goto fail;
-    }
-    if (change) {
-        static const char *const parts[] = {"objects", "modules", "names"};
-        for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
-            if (mkdirat(kernels.dir, parts[i], 0755) != 0 && errno != EEXIST) {
-                r = fail_errno(-errno, "%s/%s: cannot be made", kernels.path, parts[i]);
-                goto fail;
-            }
-        kernels.lock = openat(kernels.dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-        if (kernels.lock < 0 || flock(kernels.lock, LOCK_EX) != 0) {
-            r = fail_errno(-errno, "%s/lock: cannot be locked", kernels.path);
-            goto fail;
-        }
-        r = empty_tmp(&kernels);
-        if (r < 0)
-            goto fail;
-    }
     *ret_kernels = kernels;
     return 0;
 fail:
@@ -123,8 +120,9 @@ fail:
 void kernels_close(struct kernels *kernels)
 {
     if (kernels->lock >= 0)
-        empty_tmp(kernels); /* best effort: the next to hold the lock does it again */
+        (void)empty_tmp(kernels); /* if it fails, the next command does it */
     cleanup_fd(&kernels->lock);
+    cleanup_fd(&kernels->tmp);
     cleanup_fd(&kernels->dir);
     free(kernels->path);
     kernels->path = NULL;
@@ -132,125 +130,113 @@ void kernels_close(struct kernels *kernels)
 
 int kernels_check_name(const char *name)
 {
-    bool good = isalnum((unsigned char)name[0]) && strlen(name) <= KERNEL_NAME_MAX;
-    for (const char *at = name; *at && good; at++)
-        good = isalnum((unsigned char)*at) || strchr("._+-", *at);
-    if (!good)
+    if (!isalnum((unsigned char)name[0]) || !name_is_valid(name, KERNEL_NAME_MAX, "._+-"))
         return fail(-EINVAL, "%s: not a name for a kernel (letters, digits and . _ + -, at most %d)", name,
                     KERNEL_NAME_MAX);
     return 0;
 }
 
-static void object_path(const char *hash, const char *suffix, char ret_path[OBJECT_PATH_MAX])
+int kernel_note(json_t *notes, const char *key, const char *text)
 {
-    snprintf(ret_path, OBJECT_PATH_MAX, "objects/%.*s%s", KERNEL_HASH_DIGITS, hash, suffix);
+    json_t *value = json_string(text);
+    CLEANUP_FREE char *ascii = value ? NULL : strdup(text);
+    if (ascii) {
+        for (char *at = ascii; *at; at++)
+            *at = isascii((unsigned char)*at) ? *at : '?';
+        value = json_string(ascii);
+    }
+    return json_object_set_new(notes, key, value) == 0 ? 0 : fail(-ENOMEM, "no memory for a note");
 }
 
-static void hex(const unsigned char *digest, char ret_hash[KERNEL_HASH_DIGITS + 1])
+const char *kernel_noted(const json_t *notes, const char *key)
 {
-    for (size_t i = 0; i < KERNEL_HASH_DIGITS / 2; i++)
-        snprintf(ret_hash + 2 * i, 3, "%02x", digest[i]);
+    return json_string_value(json_object_get(notes, key));
 }
 
-/* Writes a file that nobody sees before it is whole and on the disk; replaces what had its name. */
-static int write_whole(const struct kernels *kernels, const void *bytes, size_t length, const char *path)
+static void object_path(const char *hash, const char *suffix, char ret_path[PATH_SIZE])
 {
-    CLEANUP_FD int fd =
-        openat(kernels->dir, "tmp/file", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return fail_errno(-errno, "%s/tmp/file: cannot be made", kernels->path);
-    int r = write_full(fd, bytes, length);
-    if (r < 0)
-        return fail_errno(r, "%s/tmp/file: cannot be written", kernels->path);
-    if (fchmod(fd, 0444) != 0 || fsync(fd) != 0 ||
-        renameat(kernels->dir, "tmp/file", kernels->dir, path) != 0)
-        return fail_errno(-errno, "%s/%s: cannot be stored", kernels->path, path);
-    return 0;
+    snprintf(ret_path, PATH_SIZE, "objects/%.*s%s", OBJECT_ID_TEXT, hash, suffix);
 }
 
-static int sync_folder(const struct kernels *kernels, const char *folder)
+json_t *kernels_notes(const struct kernels *kernels, const char *hash)
 {
-    CLEANUP_FD int fd = openat(kernels->dir, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) != 0)
-        return fail_errno(-errno, "%s/%s: cannot be brought to the disk", kernels->path, folder);
-    return 0;
-}
-
-static int write_notes(const struct kernels *kernels, const char *hash, const struct kernel_notes *notes)
-{
-    json_t *json = json_pack("{s:s*, s:s*, s:s*, s:s*, s:s*, s:s*}", "version", notes->version, "source",
-                             notes->source, "imported", notes->imported, "initrd", notes->initrd, "modules",
-                             notes->modules, "advice", notes->advice);
-    CLEANUP_FREE char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
-    json_decref(json);
-    if (!text)
-        return fail(-EINVAL, "the notes of %.12s cannot be written as JSON (a path that is not UTF-8?)",
-                    hash);
-    char path[OBJECT_PATH_MAX];
+    char path[PATH_SIZE];
+    CLEANUP_FREE char *text = malloc(NOTES_MAX);
     object_path(hash, ".json", path);
-    return write_whole(kernels, text, strlen(text), path);
+    json_t *notes =
+        text && text_read(kernels->dir, path, text, NOTES_MAX) == 0 ? json_loads(text, 0, NULL) : NULL;
+    if (json_is_object(notes))
+        return notes;
+    json_decref(notes);
+    return json_object();
 }
 
-static int place_modules(const struct kernels *kernels, const char *hash, const char *modules,
-                         struct kernel_notes *notes)
+static int place_modules(const struct kernels *kernels, const char *hash, const char *modules, json_t *notes)
 {
-    char to[sizeof("modules/") + KERNEL_HASH_DIGITS];
-    snprintf(to, sizeof(to), "modules/%.*s", KERNEL_HASH_DIGITS, hash);
-    if (renameat(kernels->dir, modules, kernels->dir, to) != 0 && errno != ENOTEMPTY && errno != EEXIST)
-        return fail_errno(-errno, "%s/%s: cannot be stored", kernels->path, to);
-    char *path = NULL;
+    char to[PATH_SIZE];
+    CLEANUP_FREE char *path = NULL;
+    snprintf(to, sizeof(to), "modules/%.*s", OBJECT_ID_TEXT, hash);
     if (asprintf(&path, "%s/%s", kernels->path, to) < 0)
         return fail(-ENOMEM, "no memory for a path");
-    free(notes->modules);
-    notes->modules = path;
-    return sync_folder(kernels, "modules");
+    if (syncfs(kernels->tmp) != 0 ||
+        (renameat(kernels->tmp, modules, kernels->dir, to) != 0 && errno != ENOTEMPTY && errno != EEXIST))
+        return fail_errno(-errno, "%s: cannot be stored", path);
+    int r = directory_sync(kernels->dir, "modules");
+    return r < 0 ? fail_errno(r, "%s/modules: cannot be synced", kernels->path)
+                 : kernel_note(notes, "modules", path);
+}
+
+static int publish_object(const struct kernels *kernels, const char *name, const void *bytes, size_t length)
+{
+    CLEANUP_FD int objects = openat(kernels->dir, "objects", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int r = objects < 0 ? -errno : file_publish(kernels->tmp, objects, name, bytes, length, 0444);
+    return r < 0 ? fail_errno(r, "%s/objects/%s: cannot be stored", kernels->path, name) : 0;
 }
 
 int kernels_publish(const struct kernels *kernels, const void *bytes, size_t length, const char *modules,
-                    struct kernel_notes *notes, char ret_hash[KERNEL_HASH_DIGITS + 1])
+                    json_t *notes, char ret_hash[OBJECT_ID_TEXT])
 {
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    char hash[KERNEL_HASH_DIGITS + 1], path[OBJECT_PATH_MAX];
-    if (EVP_Digest(bytes, length, digest, NULL, EVP_sha256(), NULL) != 1)
-        return fail(-EIO, "SHA-256 failed");
-    hex(digest, hash);
-    object_path(hash, "", path);
-    /* An object that is there is believed only if it still is what its name says: importing again mends it.
-     */
+    struct object_id id;
+    char hash[OBJECT_ID_TEXT], notes_name[OBJECT_ID_TEXT + sizeof(".json")];
+    object_hash(bytes, length, &id);
+    object_id_text(&id, hash);
+    snprintf(notes_name, sizeof(notes_name), "%s.json", hash);
+    /* A file with this name counts only if its bytes are right: importing again mends a damaged one. */
     int r = kernels_verify(kernels, hash);
     if (r < 0)
-        r = write_whole(kernels, bytes, length, path);
+        r = publish_object(kernels, hash, bytes, length);
     if (r == 0 && modules)
         r = place_modules(kernels, hash, modules, notes);
-    if (r == 0)
-        r = write_notes(kernels, hash, notes);
-    if (r == 0)
-        r = sync_folder(kernels, "objects");
+    if (r < 0)
+        return r;
+    CLEANUP_FREE char *text = json_dumps(notes, JSON_INDENT(2));
+    r = text ? publish_object(kernels, notes_name, text, strlen(text)) : fail(-ENOMEM, "no memory for notes");
     if (r == 0)
         memcpy(ret_hash, hash, sizeof(hash));
     return r;
 }
 
-static int replace_link(const struct kernels *kernels, const char *target, const char *path)
+/* Makes folder/name, or replaces it by, a symbolic link. */
+static int replace_link(const struct kernels *kernels, const char *target, const char *folder,
+                        const char *name)
 {
-    if (unlinkat(kernels->dir, "tmp/link", 0) != 0 && errno != ENOENT)
-        return fail_errno(-errno, "%s/tmp/link: cannot be removed", kernels->path);
-    if (symlinkat(target, kernels->dir, "tmp/link") != 0 ||
-        renameat(kernels->dir, "tmp/link", kernels->dir, path) != 0)
-        return fail_errno(-errno, "%s/%s: cannot be made", kernels->path, path);
-    return 0;
+    char path[PATH_SIZE];
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    int r =
+        symlinkat(target, kernels->tmp, name) == 0 && renameat(kernels->tmp, name, kernels->dir, path) == 0
+            ? directory_sync(kernels->dir, folder)
+            : -errno;
+    return r < 0 ? fail_errno(r, "%s/%s: cannot be made", kernels->path, path) : 0;
 }
 
 int kernels_set_name(const struct kernels *kernels, const char *name, const char *hash)
 {
-    char target[3 + OBJECT_PATH_MAX], path[sizeof("names/") + KERNEL_NAME_MAX];
+    char target[PATH_SIZE + sizeof("../")];
     int r = kernels_check_name(name);
     if (r < 0)
         return r;
-    snprintf(target, sizeof(target), "../objects/%.*s", KERNEL_HASH_DIGITS, hash);
-    snprintf(path, sizeof(path), "names/%s", name);
-    r = replace_link(kernels, target, path);
-    return r < 0 ? r : sync_folder(kernels, "names");
+    snprintf(target, sizeof(target), "../objects/%s", hash);
+    return replace_link(kernels, target, "names", name);
 }
 
 int kernels_set_default(const struct kernels *kernels, const char *name)
@@ -263,289 +249,228 @@ int kernels_set_default(const struct kernels *kernels, const char *name)
     snprintf(target, sizeof(target), "names/%s", name);
     if (fstatat(kernels->dir, target, &status, 0) != 0)
         return fail(-ENOENT, "%s: no kernel of that name (volt-kernel ls lists them)", name);
-    r = replace_link(kernels, target, "default");
-    return r < 0 ? r : sync_folder(kernels, ".");
+    return replace_link(kernels, target, ".", "default");
 }
 
-/* The last part of what a link points at, if `prefix` stands before it; "" if there is no such link. */
-static int link_tail(const struct kernels *kernels, const char *path, const char *prefix, char tail[128])
+/* What the link folder/name points at, without `prefix`; "" if it is no link, or not to there. */
+static int link_tail(const struct kernels *kernels, const char *folder, const char *name, const char *prefix,
+                     char tail[PATH_SIZE])
 {
-    char target[256];
-    ssize_t length = readlinkat(kernels->dir, path, target, sizeof(target) - 1);
+    char path[PATH_SIZE], target[PATH_SIZE + sizeof("../")];
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    ssize_t length = readlinkat(kernels->dir, path, target, sizeof(target));
     tail[0] = '\0';
     if (length < 0)
-        return errno == ENOENT ? 0 : fail_errno(-errno, "%s/%s: cannot be read", kernels->path, path);
-    target[length] = '\0';
-    if (strncmp(target, prefix, strlen(prefix)) != 0 || (size_t)length - strlen(prefix) >= 128)
-        return fail(-EINVAL, "%s/%s: points at %s, not at a kernel (remove it)", kernels->path, path, target);
-    memcpy(tail, target + strlen(prefix), (size_t)length - strlen(prefix) + 1);
+        return errno == ENOENT || errno == EINVAL
+                   ? 0
+                   : fail_errno(-errno, "%s/%s: cannot be read", kernels->path, path);
+    size_t skip = strlen(prefix);
+    if ((size_t)length < skip || (size_t)length >= PATH_SIZE || memcmp(target, prefix, skip) != 0)
+        return 0;
+    memcpy(tail, target + skip, (size_t)length - skip);
+    tail[(size_t)length - skip] = '\0';
     return 0;
 }
 
 static bool is_hash(const char *text)
 {
-    return strlen(text) == KERNEL_HASH_DIGITS && strspn(text, "0123456789abcdef") == KERNEL_HASH_DIGITS;
+    struct object_id id;
+    return object_id_parse(text, &id) == 0;
+}
+
+/* The hash that a name stands for; "" if it stands for none. */
+static int named_hash(const struct kernels *kernels, const char *name, char ret_hash[OBJECT_ID_TEXT])
+{
+    char tail[PATH_SIZE];
+    int r = link_tail(kernels, "names", name, "../objects/", tail);
+    if (r == 0)
+        snprintf(ret_hash, OBJECT_ID_TEXT, "%.*s", OBJECT_ID_TEXT - 1, is_hash(tail) ? tail : "");
+    return r;
 }
 
 int kernels_default(const struct kernels *kernels, char ret_name[KERNEL_NAME_MAX + 1])
 {
-    char name[128];
-    int r = link_tail(kernels, "default", "names/", name);
-    if (r == 0 && name[0])
-        r = kernels_check_name(name);
-    if (r < 0)
-        return r;
-    memcpy(ret_name, name, strlen(name) + 1);
-    return 0;
+    char tail[PATH_SIZE];
+    int r = link_tail(kernels, ".", "default", "names/", tail);
+    if (r == 0)
+        snprintf(ret_name, KERNEL_NAME_MAX + 1, "%.*s", KERNEL_NAME_MAX,
+                 kernels_check_name(tail) == 0 ? tail : "");
+    return r;
 }
 
-static int find_by_digits(const struct kernels *kernels, const char *digits,
-                          char ret_hash[KERNEL_HASH_DIGITS + 1])
+int kernels_find(const struct kernels *kernels, const char *which, char ret_hash[OBJECT_ID_TEXT])
 {
-    size_t length = strlen(digits);
-    if (length < 8 || length > KERNEL_HASH_DIGITS || strspn(digits, "0123456789abcdef") != length)
-        return fail(-ENOENT, "%s: no kernel of that name (volt-kernel ls lists them)", digits);
+    char chosen[KERNEL_NAME_MAX + 1];
     struct kernel_entry *entries;
+    const char *found = NULL;
     size_t count;
-    int r = kernels_list(kernels, &entries, &count);
+    int r = which ? 0 : kernels_default(kernels, chosen);
+    if (r == 0 && !which && !chosen[0])
+        return fail(-ENOENT, "no default kernel (volt-kernel import, build or default makes one)");
+    which = which ? which : chosen;
+    if (r == 0 && !is_hash(which)) /* which is longer than a name */
+        r = kernels_check_name(which);
+    if (r == 0)
+        r = kernels_list(kernels, &entries, &count);
     if (r < 0)
         return r;
-    const char *found = NULL;
-    for (size_t i = 0; i < count && r == 0; i++) {
-        if (strncmp(entries[i].hash, digits, length) != 0)
+    size_t digits = strspn(which, "0123456789abcdef") == strlen(which) ? strlen(which) : 0;
+    bool exact = false;
+    for (size_t i = 0; i < count && !exact; i++) {
+        exact = strcmp(entries[i].name, which) == 0;
+        if (!exact && (digits < 8 || strncmp(entries[i].hash, which, digits) != 0))
             continue;
-        if (found && strcmp(found, entries[i].hash) != 0)
-            r = fail(-EINVAL, "%s: several kernels begin with these digits (give more of them)", digits);
+        if (!exact && found && strcmp(found, entries[i].hash) != 0)
+            r = fail(-EINVAL, "%s: several kernels begin with these digits (give more of them)", which);
         found = entries[i].hash;
     }
-    if (r == 0 && !found)
-        r = fail(-ENOENT, "%s: no kernel of that name or hash (volt-kernel ls lists them)", digits);
+    if (exact)
+        r = 0;
+    else if (!found)
+        r = fail(-ENOENT, "%s: no kernel of that name or hash (volt-kernel ls lists them)", which);
     if (r == 0)
-        memcpy(ret_hash, found, KERNEL_HASH_DIGITS + 1);
-    kernels_list_free(entries, count);
+        memcpy(ret_hash, found, OBJECT_ID_TEXT);
+    free(entries);
     return r;
 }
 
-int kernels_find(const struct kernels *kernels, const char *which, char ret_hash[KERNEL_HASH_DIGITS + 1])
+int kernels_file(const struct kernels *kernels, const char *hash, char **ret_path)
 {
-    char chosen[KERNEL_NAME_MAX + 1], path[sizeof("names/") + KERNEL_NAME_MAX], hash[128];
-    int r;
-    if (!which) {
-        r = kernels_default(kernels, chosen);
-        if (r < 0)
-            return r;
-        if (!chosen[0])
-            return fail(-ENOENT, "no default kernel (volt-kernel import, build or default makes one)");
-        which = chosen;
-    }
-    r = kernels_check_name(which);
-    if (r < 0)
-        return strlen(which) == KERNEL_HASH_DIGITS ? find_by_digits(kernels, which, ret_hash) : r;
-    snprintf(path, sizeof(path), "names/%s", which);
-    r = link_tail(kernels, path, "../objects/", hash);
-    if (r < 0)
-        return r;
-    if (!hash[0])
-        return find_by_digits(kernels, which, ret_hash);
-    if (!is_hash(hash))
-        return fail(-EINVAL, "%s/%s: does not point at a kernel (import it again)", kernels->path, path);
-    memcpy(ret_hash, hash, KERNEL_HASH_DIGITS + 1);
-    return 0;
-}
-
-static char *note(const json_t *json, const char *key)
-{
-    const char *text = json_string_value(json_object_get(json, key));
-    return text ? strdup(text) : NULL;
-}
-
-void kernels_notes(const struct kernels *kernels, const char *hash, struct kernel_notes *ret_notes)
-{
-    char path[OBJECT_PATH_MAX];
-    object_path(hash, ".json", path);
-    *ret_notes = (struct kernel_notes){0};
-    CLEANUP_FD int fd = openat(kernels->dir, path, O_RDONLY | O_CLOEXEC);
-    json_t *json = fd >= 0 ? json_loadfd(fd, 0, NULL) : NULL;
-    if (!json)
-        return;
-    *ret_notes = (struct kernel_notes){note(json, "version"), note(json, "source"),  note(json, "imported"),
-                                       note(json, "initrd"),  note(json, "modules"), note(json, "advice")};
-    json_decref(json);
-}
-
-static int hash_file(int fd, char ret_hash[KERNEL_HASH_DIGITS + 1])
-{
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    char buffer[64 * KIB];
-    EVP_MD_CTX *context = EVP_MD_CTX_new();
-    int r = -ENOMEM;
-    if (context)
-        r = EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1 ? 0 : -EIO;
-    while (r == 0) {
-        ssize_t got = read(fd, buffer, sizeof(buffer));
-        if (got == 0)
-            break;
-        if (got < 0)
-            r = errno == EINTR ? 0 : -errno;
-        else if (EVP_DigestUpdate(context, buffer, (size_t)got) != 1)
-            r = -EIO;
-    }
-    if (r == 0 && EVP_DigestFinal_ex(context, digest, NULL) != 1)
-        r = -EIO;
-    EVP_MD_CTX_free(context);
-    if (r == 0)
-        hex(digest, ret_hash);
-    return r;
+    return asprintf(ret_path, "%s/objects/%s", kernels->path, hash) < 0
+               ? fail(-ENOMEM, "no memory for a path")
+               : 0;
 }
 
 int kernels_verify(const struct kernels *kernels, const char *hash)
 {
-    char path[OBJECT_PATH_MAX], found[KERNEL_HASH_DIGITS + 1];
+    char path[PATH_SIZE], text[OBJECT_ID_TEXT];
+    struct object_id id;
+    struct stat status;
     object_path(hash, "", path);
-    CLEANUP_FD int fd = openat(kernels->dir, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
+    CLEANUP_FD int fd = openat(kernels->dir, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &status) != 0)
         return fail_errno(-errno, "%s/%s: cannot be opened (import it again)", kernels->path, path);
-    int r = hash_file(fd, found);
-    if (r < 0)
-        return fail_errno(r, "%s/%s: cannot be read", kernels->path, path);
-    if (strcmp(found, hash) != 0)
-        return fail(-EBADMSG, "%s/%s: damaged, its SHA-256 is %s (import it again)", kernels->path, path,
-                    found);
-    return 0;
+    if (!S_ISREG(status.st_mode))
+        return fail(-EBADMSG, "%s/%s: not a file (remove it and import the kernel again)", kernels->path,
+                    path);
+    int r = object_hash_fd(fd, path, &id);
+    if (r == 0 && strcmp(object_id_text(&id, text), hash) != 0)
+        r = fail(-EBADMSG, "%s/%s: damaged, its SHA-256 is %s (import it again)", kernels->path, path, text);
+    return r;
 }
 
 static int by_name(const void *a, const void *b)
 {
     const struct kernel_entry *left = a, *right = b;
-    if (!left->name || !right->name)
-        return left->name ? -1 : right->name ? 1 : strcmp(left->hash, right->hash);
+    if (!left->name[0] || !right->name[0])
+        return left->name[0] ? -1 : right->name[0] ? 1 : strcmp(left->hash, right->hash);
     return strcmp(left->name, right->name);
 }
 
-static int add_entry(const struct kernels *kernels, const char *name, const char *hash,
-                     struct kernel_entry **entries, size_t *count)
+struct listing {
+    const struct kernels *kernels;
+    struct kernel_entry *entries;
+    size_t count;
+};
+
+static int add_entry(struct listing *listing, const char *name, const char *hash)
 {
-    char path[OBJECT_PATH_MAX];
+    char path[PATH_SIZE];
     struct stat status = {0};
     object_path(hash, "", path);
-    if (fstatat(kernels->dir, path, &status, AT_SYMLINK_NOFOLLOW) != 0 && errno != ENOENT)
-        return fail_errno(-errno, "%s/%s: cannot be looked at", kernels->path, path);
-    struct kernel_entry *grown = reallocarray(*entries, *count + 1, sizeof(*grown));
+    if (fstatat(listing->kernels->dir, path, &status, AT_SYMLINK_NOFOLLOW) != 0 && errno != ENOENT)
+        return fail_errno(-errno, "%s/%s: cannot be read", listing->kernels->path, path);
+    struct kernel_entry *grown = reallocarray(listing->entries, listing->count + 1, sizeof(*grown));
     if (!grown)
         return fail(-ENOMEM, "no memory for a list of kernels");
-    *entries = grown;
-    struct kernel_entry *entry = &grown[*count];
-    *entry = (struct kernel_entry){.name = name ? strdup(name) : NULL, .bytes = (uint64_t)status.st_size};
-    memcpy(entry->hash, hash, KERNEL_HASH_DIGITS + 1);
-    *count += 1;
-    return name && !entry->name ? fail(-ENOMEM, "no memory for a name") : 0;
+    listing->entries = grown;
+    grown += listing->count++;
+    snprintf(grown->name, sizeof(grown->name), "%s", name);
+    memcpy(grown->hash, hash, sizeof(grown->hash));
+    grown->bytes = (uint64_t)status.st_size;
+    return 0;
 }
 
 static bool has_name(const struct kernel_entry *entries, size_t count, const char *hash)
 {
     for (size_t i = 0; i < count; i++)
-        if (entries[i].name && strcmp(entries[i].hash, hash) == 0)
+        if (entries[i].name[0] && strcmp(entries[i].hash, hash) == 0)
             return true;
     return false;
 }
 
-/* Calls nothing back: one pass over names/, one over objects/, told apart by `names`. */
-static int list_folder(const struct kernels *kernels, bool names, struct kernel_entry **entries,
-                       size_t *count)
+static int list_name(void *opaque, const char *name)
 {
-    const char *folder = names ? "names" : "objects";
-    int fd = openat(kernels->dir, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return errno == ENOENT ? 0 : fail_errno(-errno, "%s/%s: cannot be read", kernels->path, folder);
-    DIR *stream = fdopendir(fd);
-    if (!stream) {
-        close(fd);
-        return fail(-ENOMEM, "no memory for a list of kernels");
-    }
-    size_t named = *count;
-    int r = 0;
-    for (struct dirent *found; r == 0 && (found = readdir(stream));) {
-        char path[sizeof("names/") + sizeof(found->d_name)], hash[128];
-        if (!names) {
-            if (is_hash(found->d_name) && !has_name(*entries, named, found->d_name))
-                r = add_entry(kernels, NULL, found->d_name, entries, count);
-            continue;
-        }
-        if (found->d_name[0] == '.')
-            continue;
-        snprintf(path, sizeof(path), "names/%s", found->d_name);
-        r = link_tail(kernels, path, "../objects/", hash);
-        if (r == 0 && is_hash(hash))
-            r = add_entry(kernels, found->d_name, hash, entries, count);
-    }
-    closedir(stream);
-    return r;
+    struct listing *listing = opaque;
+    char hash[OBJECT_ID_TEXT];
+    if (kernels_check_name(name) < 0)
+        return 0; /* somebody else's file */
+    int r = named_hash(listing->kernels, name, hash);
+    return r == 0 && hash[0] ? add_entry(listing, name, hash) : r;
+}
+
+static int list_object(void *opaque, const char *name)
+{
+    struct listing *listing = opaque;
+    return is_hash(name) && !has_name(listing->entries, listing->count, name) ? add_entry(listing, "", name)
+                                                                              : 0;
 }
 
 int kernels_list(const struct kernels *kernels, struct kernel_entry **ret_entries, size_t *ret_count)
 {
-    struct kernel_entry *entries = NULL;
-    size_t count = 0;
-    int r = list_folder(kernels, true, &entries, &count);
-    if (r == 0)
-        r = list_folder(kernels, false, &entries, &count);
-    if (r < 0) {
-        kernels_list_free(entries, count);
+    struct listing listing = {.kernels = kernels};
+    int r = each_entry(kernels->dir, "names", list_name, &listing);
+    if (r == 0 || r == -ENOENT) /* nothing was imported yet */
+        r = each_entry(kernels->dir, "objects", list_object, &listing);
+    if (r < 0 && r != -ENOENT) {
+        free(listing.entries);
         return r;
     }
-    if (count)
-        qsort(entries, count, sizeof(*entries), by_name);
-    *ret_entries = entries;
-    *ret_count = count;
+    if (listing.count)
+        qsort(listing.entries, listing.count, sizeof(*listing.entries), by_name);
+    *ret_entries = listing.entries;
+    *ret_count = listing.count;
     return 0;
 }
 
-void kernels_list_free(struct kernel_entry *entries, size_t count)
+static int remove_kernel(const struct kernels *kernels, const char *hash)
 {
-    for (size_t i = 0; i < count; i++)
-        free(entries[i].name);
-    free(entries);
-}
-
-static int remove_object(const struct kernels *kernels, const char *hash)
-{
-    char path[OBJECT_PATH_MAX], modules[sizeof("modules/") + KERNEL_HASH_DIGITS];
+    char path[PATH_SIZE], modules[PATH_SIZE];
     object_path(hash, ".json", path);
-    unlinkat(kernels->dir, path, 0); /* notes are only notes */
+    (void)unlinkat(kernels->dir, path, 0); /* nothing depends on notes */
     object_path(hash, "", path);
     if (unlinkat(kernels->dir, path, 0) != 0 && errno != ENOENT)
         return fail_errno(-errno, "%s/%s: cannot be removed", kernels->path, path);
     snprintf(modules, sizeof(modules), "modules/%s", hash);
-    if (renameat(kernels->dir, modules, kernels->dir, "tmp/modules") != 0)
+    if (renameat(kernels->dir, modules, kernels->tmp, "modules") != 0)
         return errno == ENOENT ? 0 : fail_errno(-errno, "%s/%s: cannot be removed", kernels->path, modules);
     return empty_tmp(kernels);
 }
 
 int kernels_remove(const struct kernels *kernels, const char *name)
 {
-    char chosen[KERNEL_NAME_MAX + 1], path[sizeof("names/") + KERNEL_NAME_MAX], hash[128];
+    char chosen[KERNEL_NAME_MAX + 1], path[sizeof("names/") + KERNEL_NAME_MAX], hash[OBJECT_ID_TEXT];
+    struct kernel_entry *entries;
+    size_t count;
     int r = kernels_check_name(name);
-    if (r < 0)
-        return r;
-    snprintf(path, sizeof(path), "names/%s", name);
-    r = link_tail(kernels, path, "../objects/", hash);
+    if (r == 0)
+        r = named_hash(kernels, name, hash);
     if (r == 0)
         r = kernels_default(kernels, chosen);
     if (r < 0)
         return r;
-    if (!is_hash(hash))
+    if (!hash[0])
         return fail(-ENOENT, "%s: no kernel of that name (volt-kernel ls lists them)", name);
     if (strcmp(chosen, name) == 0 && unlinkat(kernels->dir, "default", 0) != 0 && errno != ENOENT)
         return fail_errno(-errno, "%s/default: cannot be removed", kernels->path);
+    snprintf(path, sizeof(path), "names/%s", name);
     if (unlinkat(kernels->dir, path, 0) != 0)
         return fail_errno(-errno, "%s/%s: cannot be removed", kernels->path, path);
-    struct kernel_entry *entries;
-    size_t count;
     r = kernels_list(kernels, &entries, &count);
     if (r < 0)
         return r;
     if (!has_name(entries, count, hash))
-        r = remove_object(kernels, hash);
-    kernels_list_free(entries, count);
+        r = remove_kernel(kernels, hash);
+    free(entries);
     return r;
 }

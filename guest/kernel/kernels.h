@@ -2,77 +2,81 @@
  * The kernels of a host, one folder:
  *
  *     objects/HASH        a vmlinux, mode 0444, named by the SHA-256 of its bytes
- *     objects/HASH.json   where it came from (struct kernel_notes); for people, nothing depends on it
+ *     objects/HASH.json   its notes; for people, nothing depends on them
  *     modules/HASH/       lib/modules/VERSION of the package it came from
  *     names/NAME          symbolic link to ../objects/HASH
  *     default             symbolic link to names/NAME
- *     tmp/ , lock         imports under way; whoever holds the lock may empty tmp/
+ *     tmp/                imports under way
+ *     lock                flock()ed by whoever changes something; its holder may empty tmp/
  *
- * Everything appears under its final name complete, and links are replaced by rename(2): whatever is
- * interrupted, what was there before still works. Functions return 0 or a negative errno with words (base.h):
- * -ENOENT no such kernel or name, -EINVAL not a name, -EBADMSG bytes that do not match their hash.
+ * Every file appears under its final name complete, and links are replaced by rename(2): an interrupted command leaves
+ * all that was there before. Other files in these folders are ignored.
+ *
+ * Functions return 0 or a negative errno with a message (base.h): -ENOENT no such kernel or name, -EINVAL not a name,
+ * -EBADMSG bytes that do not match their hash.
  */
 #pragma once
 
-#include "base/base.h"
+#include "store/store.h"
 
-#define KERNEL_HASH_DIGITS 64
-#define KERNEL_NAME_MAX    63
+#include <jansson.h>
 
-/* What is known of a kernel besides its bytes. All strings may be NULL; owned by whoever holds the structure.
- */
-struct kernel_notes {
-    char *version;  /* as `uname -r` will say */
-    char *source;   /* the file or package it came from */
-    char *imported; /* when, ISO 8601 in UTC */
-    char *initrd;   /* an initial RAM disk that lay beside it, absolute */
-    char *modules;  /* folder of its modules, absolute */
-    char *advice;   /* what it needs to boot, for people */
-};
-void kernel_notes_free(struct kernel_notes *notes);
+#define KERNEL_NAME_MAX 63
 
 struct kernels {
     int dir;  /* the folder */
-    int lock; /* -1, or held: only with it is anything changed */
+    int tmp;  /* its tmp/, -1 unless opened for changes */
+    int lock; /* held, -1 unless opened for changes */
     char *path;
 };
 
-/* $VOLT_KERNEL_DIR, else /var/lib/volt/kernels for root, else ${XDG_DATA_HOME:-~/.local/share}/volt/kernels;
- * made if it does not exist. With `change`, waits for the lock and empties tmp/. */
+/*
+ * Opens the folder, and makes it if it does not exist: $VOLT_KERNEL_DIR, else /var/lib/volt/kernels for root, else
+ * ${XDG_DATA_HOME:-~/.local/share}/volt/kernels. `change` waits for the lock. Removes the files that a killed command
+ * left in tmp/ (without `change` only if no command is at work).
+ */
 int kernels_open(bool change, struct kernels *ret_kernels);
 void kernels_close(struct kernels *kernels);
 
-/* -EINVAL with words unless `name` can be one: letters, digits and . _ + - after a letter or digit. */
+/* -EINVAL unless `name` can be one: letters, digits and . _ + - after a letter or digit. */
 int kernels_check_name(const char *name);
 
-/* Stores `length` bytes under their hash, durably; if they are there already, only the notes are written
- * anew. `modules` is NULL or a folder, relative to kernels->dir, that is moved to its place (notes->modules
- * is then set). */
-int kernels_publish(const struct kernels *kernels, const void *bytes, size_t length, const char *modules,
-                    struct kernel_notes *notes, char ret_hash[KERNEL_HASH_DIGITS + 1]);
+/*
+ * Notes: a JSON object of strings, all optional. `version` as `uname -r` will say, `source` the file or package,
+ * `imported` when (ISO 8601, UTC), `initrd` and `modules` absolute paths, `advice` what the kernel needs to boot.
+ */
+/* Sets a note. Bytes of `text` that are not UTF-8 become '?'. */
+int kernel_note(json_t *notes, const char *key, const char *text);
+/* A note's text, NULL if there is none. It lives as long as `notes`. */
+const char *kernel_noted(const json_t *notes, const char *key);
+/* The notes of a kernel, empty if they cannot be read. The caller calls json_decref(). */
+json_t *kernels_notes(const struct kernels *kernels, const char *hash);
 
-/* Points a name, or the default, somewhere. */
+/* Stores `length` bytes under their hash, durably, with these notes. `modules` is NULL or the name of a folder in tmp/ to
+ * keep with the kernel; its note is set then. */
+int kernels_publish(const struct kernels *kernels, const void *bytes, size_t length, const char *modules,
+                    json_t *notes, char ret_hash[OBJECT_ID_TEXT]);
+
+/* Points a name at a kernel, and the default at a name. */
 int kernels_set_name(const struct kernels *kernels, const char *name, const char *hash);
 int kernels_set_default(const struct kernels *kernels, const char *name);
-/* Takes a name away; its kernel goes too when no other name points at it. */
+/* Removes a name, and its kernel if it has no other. */
 int kernels_remove(const struct kernels *kernels, const char *name);
 
 /* The name that is the default; "" if there is none. */
 int kernels_default(const struct kernels *kernels, char ret_name[KERNEL_NAME_MAX + 1]);
-/* The hash behind a name, a hash or its first eight digits or more; NULL asks for the default. */
-int kernels_find(const struct kernels *kernels, const char *which, char ret_hash[KERNEL_HASH_DIGITS + 1]);
-/* Notes that cannot be read are empty. */
-void kernels_notes(const struct kernels *kernels, const char *hash, struct kernel_notes *ret_notes);
-/* Hashes the bytes again; -EBADMSG if they are not what their name says. */
+/* The hash of the kernel with this name, hash, or first eight digits or more of its hash; NULL: of the default. */
+int kernels_find(const struct kernels *kernels, const char *which, char ret_hash[OBJECT_ID_TEXT]);
+/* The path of a kernel's file. The caller frees it. */
+int kernels_file(const struct kernels *kernels, const char *hash, char **ret_path);
+/* Hashes the bytes again; -EBADMSG if they do not match. */
 int kernels_verify(const struct kernels *kernels, const char *hash);
 
-/* One kernel by one name; a kernel with three names is listed three times, one without any once, name NULL.
- */
+/* One kernel under one name: a kernel with three names is listed three times, one without any once with name "". */
 struct kernel_entry {
-    char *name;
-    char hash[KERNEL_HASH_DIGITS + 1];
-    uint64_t bytes;
+    char name[KERNEL_NAME_MAX + 1];
+    char hash[OBJECT_ID_TEXT];
+    uint64_t bytes; /* 0: the name points at no file */
 };
-/* All of them, by name; freed by kernels_list_free(). */
+/* All of them, by name. The caller frees the array. */
 int kernels_list(const struct kernels *kernels, struct kernel_entry **ret_entries, size_t *ret_count);
-void kernels_list_free(struct kernel_entry *entries, size_t count);

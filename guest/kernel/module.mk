@@ -7,7 +7,7 @@ PROGRAMS += $(BUILD)/volt-kernel
 
 $(BUILD)/volt-kernel: $(KERNEL_OBJ) $(LIB)
 	$(SAY) LD $@
-	$(Q)$(CC) -pie $(LDFLAGS) $(KERNEL_OBJ) $(LIB) $(LIBS) -o $@
+	$(Q)$(CC) -pie -Wl,--as-needed $(LDFLAGS) $(KERNEL_OBJ) $(LIB) $(LIBS) -o $@
 
 .PHONY: kernel
 kernel: $(BUILD)/volt-kernel ## build our own guest kernel from Debian's linux-source (ten minutes)

@@ -1,12 +1,13 @@
 /* volt-kernel: the kernels that guests of this host boot. */
 #include "import.h"
 
-#include "child.h"
+#include "base/tool.h"
 
 #include <argp.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* Exit statuses, as volt-kernel(1) lists them. */
 enum { EXIT_OK = 0, EXIT_USAGE = 1, EXIT_FAILED = 2, EXIT_DAMAGED = 3 };
@@ -67,34 +68,12 @@ static error_t parse(int key, char *argument, struct argp_state *state)
             argp_error(state, "%s: too many words", argument);
         request->word[request->words++] = argument;
         return 0;
-    case ARGP_KEY_NO_ARGS: argp_error(state, "what to do? (a command is missing)"); return EINVAL;
+    case ARGP_KEY_NO_ARGS: argp_error(state, "a command is missing"); return EINVAL;
     default: return ARGP_ERR_UNKNOWN;
     }
 }
 
-static char *object_file(const struct kernels *kernels, const char *hash)
-{
-    char *path;
-    return asprintf(&path, "%s/objects/%s", kernels->path, hash) < 0 ? NULL : path;
-}
-
-static json_t *entry_json(const struct kernels *kernels, const char *name, const char *hash, uint64_t bytes)
-{
-    CLEANUP_FREE char *path = object_file(kernels, hash);
-    char chosen[KERNEL_NAME_MAX + 1] = "";
-    struct kernel_notes notes;
-    kernels_notes(kernels, hash, &notes);
-    if (kernels_default(kernels, chosen) < 0)
-        chosen[0] = '\0';
-    json_t *json = json_pack("{s:s?, s:s, s:s?, s:I, s:b, s:s*, s:s*, s:s*, s:s*, s:s*, s:s*}", "name", name,
-                             "sha256", hash, "path", path, "bytes", (json_int_t)bytes, "default",
-                             name && strcmp(name, chosen) == 0, "version", notes.version, "source",
-                             notes.source, "imported", notes.imported, "initrd", notes.initrd, "modules",
-                             notes.modules, "advice", notes.advice);
-    kernel_notes_free(&notes);
-    return json;
-}
-
+/* `json` is released. */
 static int print_json(json_t *json)
 {
     if (!json)
@@ -106,46 +85,72 @@ static int print_json(json_t *json)
     return r;
 }
 
-static void tell_import(const struct kernels *kernels, const char *name, const char *hash,
-                        const struct imported *imported, bool now_default)
+/* A kernel as `ls` and `import` print it: the facts about its file, then its notes. */
+static json_t *entry_json(const struct kernels *kernels, const struct kernel_entry *entry, const char *chosen)
 {
+    CLEANUP_FREE char *path = NULL;
+    json_t *notes = kernels_notes(kernels, entry->hash);
+    json_t *json = json_pack("{s:s?, s:s, s:I, s:b}", "name", entry->name[0] ? entry->name : NULL, "sha256",
+                             entry->hash, "bytes", (json_int_t)entry->bytes, "default",
+                             entry->name[0] && strcmp(entry->name, chosen) == 0);
+    if (kernels_file(kernels, entry->hash, &path) == 0)
+        (void)kernel_note(json, "path", path);
+    json_object_update(json, notes);
+    json_decref(notes);
+    return json;
+}
+
+static void tell_import(const char *path, const struct kernel_entry *entry, const json_t *notes,
+                        bool is_default)
+{
+    static const char *const lines[][2] = {
+        {"initrd", "initrd: "}, {"modules", "modules:"}, {"advice", "note:   "}};
     char size[SIZE_TEXT_MAX];
-    printf("%s: Linux %s, %s, %s/objects/%s%s\n", name, imported->notes.version,
-           size_text(imported->length, size), kernels->path, hash, now_default ? " (the default)" : "");
-    if (imported->notes.initrd)
-        printf("  initrd:  %s\n", imported->notes.initrd);
-    if (imported->notes.modules)
-        printf("  modules: %s\n", imported->notes.modules);
-    if (imported->notes.advice)
-        printf("  note:    %s\n", imported->notes.advice);
+    printf("%s: Linux %s, %s, %s%s\n", entry->name, kernel_noted(notes, "version"),
+           size_text(entry->bytes, size), path, is_default ? " (the default)" : "");
+    for (size_t i = 0; i < ARRAY_SIZE(lines); i++)
+        if (kernel_noted(notes, lines[i][0]))
+            printf("  %s %s\n", lines[i][1], kernel_noted(notes, lines[i][0]));
+}
+
+static int keep_imported(const struct request *request, const struct kernels *kernels,
+                         struct imported *imported)
+{
+    const char *name = request->word[2] ? request->word[2] : kernel_noted(imported->notes, "version");
+    struct kernel_entry entry = {.bytes = imported->length};
+    char chosen[KERNEL_NAME_MAX + 1] = "";
+    CLEANUP_FREE char *path = NULL;
+    int r = kernels_check_name(name);
+    if (r == 0)
+        r = kernels_publish(kernels, imported->bytes, imported->length, imported->modules, imported->notes,
+                            entry.hash);
+    if (r == 0)
+        r = kernels_set_name(kernels, name, entry.hash);
+    if (r == 0)
+        r = kernels_default(kernels, chosen);
+    if (r == 0 && !chosen[0])
+        r = kernels_set_default(kernels, name);
+    if (r == 0)
+        r = kernels_file(kernels, entry.hash, &path);
+    if (r < 0)
+        return r;
+    const char *now_default = chosen[0] ? chosen : name;
+    snprintf(entry.name, sizeof(entry.name), "%s", name);
+    if (request->json)
+        return print_json(entry_json(kernels, &entry, now_default));
+    tell_import(path, &entry, imported->notes, strcmp(name, now_default) == 0);
+    return 0;
 }
 
 static int do_import(const struct request *request, const struct kernels *kernels)
 {
-    struct imported imported = {0};
-    char hash[KERNEL_HASH_DIGITS + 1];
-    char chosen[KERNEL_NAME_MAX + 1] = "";
+    struct imported imported;
     int r = request->word[2] ? kernels_check_name(request->word[2]) : 0;
     if (r == 0)
         r = import_kernel(kernels, request->word[1], &imported);
     if (r < 0)
         return r;
-    const char *name = request->word[2] ? request->word[2] : imported.notes.version;
-    r = kernels_check_name(name);
-    if (r == 0)
-        r = kernels_publish(kernels, imported.bytes, imported.length, imported.modules, &imported.notes,
-                            hash);
-    if (r == 0)
-        r = kernels_set_name(kernels, name, hash);
-    if (r == 0)
-        r = kernels_default(kernels, chosen);
-    bool first = r == 0 && !chosen[0];
-    if (first)
-        r = kernels_set_default(kernels, name);
-    if (r == 0 && request->json)
-        r = print_json(entry_json(kernels, name, hash, imported.length));
-    else if (r == 0)
-        tell_import(kernels, name, hash, &imported, first || strcmp(chosen, name) == 0);
+    r = keep_imported(request, kernels, &imported);
     imported_free(&imported);
     return r;
 }
@@ -182,32 +187,36 @@ static int do_build(const struct request *request, const struct kernels *kernels
     int r = build_script(self, &script);
     if (r < 0)
         return r;
-    char *argv[] = {script, "--import-with", self, NULL};
-    return child_run(NULL, argv);
+    const char *const arguments[] = {script, "--import-with", self, NULL};
+    return run_tool(arguments, NULL, NULL);
 }
 
-static int list_json(const struct kernels *kernels, const struct kernel_entry *entries, size_t count)
+static void tell_kernel(const struct kernels *kernels, const struct kernel_entry *entry, const char *chosen)
 {
-    json_t *list = json_array();
-    for (size_t i = 0; i < count; i++)
-        json_array_append_new(list, entry_json(kernels, entries[i].name, entries[i].hash, entries[i].bytes));
-    return print_json(list);
+    json_t *notes = kernels_notes(kernels, entry->hash);
+    const char *version = kernel_noted(notes, "version"), *source = kernel_noted(notes, "source");
+    char size[SIZE_TEXT_MAX];
+    printf("%c %-24s %-28s %10s  %.12s  %s\n", entry->name[0] && strcmp(entry->name, chosen) == 0 ? '*' : ' ',
+           entry->name[0] ? entry->name : "-", version ? version : "?",
+           entry->bytes ? size_text(entry->bytes, size) : "missing", entry->hash, source ? source : "?");
+    json_decref(notes);
 }
 
 static int do_ls(const struct request *request, const struct kernels *kernels)
 {
-    char chosen[KERNEL_NAME_MAX + 1] = "";
-    struct kernel_entry *entries = NULL;
-    size_t count = 0;
+    char chosen[KERNEL_NAME_MAX + 1];
+    CLEANUP_FREE struct kernel_entry *entries = NULL;
+    size_t count;
     int r = kernels_default(kernels, chosen);
     if (r == 0)
         r = kernels_list(kernels, &entries, &count);
     if (r < 0)
         return r;
     if (request->json) {
-        r = list_json(kernels, entries, count);
-        kernels_list_free(entries, count);
-        return r;
+        json_t *list = json_array();
+        for (size_t i = 0; i < count; i++)
+            json_array_append_new(list, entry_json(kernels, &entries[i], chosen));
+        return print_json(list);
     }
     if (count == 0)
         fprintf(
@@ -215,18 +224,8 @@ static int do_ls(const struct request *request, const struct kernels *kernels)
             "volt-kernel: no kernels yet (volt-kernel import linux-image-cloud-amd64 fetches Debian's)\n");
     else
         printf("  %-24s %-28s %10s  %-12s  %s\n", "NAME", "VERSION", "SIZE", "SHA-256", "SOURCE");
-    for (size_t i = 0; i < count; i++) {
-        struct kernel_notes notes;
-        char size[SIZE_TEXT_MAX];
-        const char *name = entries[i].name;
-        kernels_notes(kernels, entries[i].hash, &notes);
-        printf("%c %-24s %-28s %10s  %.12s  %s\n", name && strcmp(name, chosen) == 0 ? '*' : ' ',
-               name ? name : "-", notes.version ? notes.version : "?",
-               entries[i].bytes ? size_text(entries[i].bytes, size) : "missing", entries[i].hash,
-               notes.source ? notes.source : "?");
-        kernel_notes_free(&notes);
-    }
-    kernels_list_free(entries, count);
+    for (size_t i = 0; i < count; i++)
+        tell_kernel(kernels, &entries[i], chosen);
     return 0;
 }
 
@@ -245,63 +244,61 @@ static int do_default(const struct request *request, const struct kernels *kerne
 
 static int do_path(const struct request *request, const struct kernels *kernels)
 {
-    char hash[KERNEL_HASH_DIGITS + 1];
-    struct kernel_notes notes = {0};
+    char hash[OBJECT_ID_TEXT];
+    CLEANUP_FREE char *path = NULL;
     int r = kernels_find(kernels, request->word[1], hash);
+    if (r == 0)
+        r = kernels_file(kernels, hash, &path);
     if (r < 0)
         return r;
-    CLEANUP_FREE char *path = object_file(kernels, hash);
-    if (!path)
-        return fail(-ENOMEM, "no memory for a path");
-    kernels_notes(kernels, hash, &notes);
-    const char *wanted = request->modules ? notes.modules : request->initrd ? notes.initrd : path;
+    json_t *notes = kernels_notes(kernels, hash);
+    const char *wanted = request->modules  ? kernel_noted(notes, "modules")
+                         : request->initrd ? kernel_noted(notes, "initrd")
+                                           : path;
     if (!wanted)
         r = fail(-ENOENT, "kernel %.12s: came without %s", hash, request->modules ? "modules" : "an initrd");
     else if (access(wanted, F_OK) != 0)
         r = fail_errno(-errno, "%s: cannot be found (import the kernel again)", wanted);
     else
         puts(wanted);
-    kernel_notes_free(&notes);
+    json_decref(notes);
     return r;
 }
 
-/* One kernel's verdict; -EBADMSG is remembered and the rest looked at all the same. */
+/* Prints whether one kernel is good, or adds that to `list`. */
 static int verify_one(const struct kernels *kernels, const char *name, const char *hash, json_t *list)
 {
     int r = kernels_verify(kernels, hash);
     const char *verdict = r == 0 ? "good" : fail_text();
-    if (list)
-        json_array_append_new(list, json_pack("{s:s?, s:s, s:b, s:s}", "name", name, "sha256", hash, "good",
-                                              r == 0, "verdict", verdict));
-    else
+    if (list) {
+        json_t *json = json_pack("{s:s?, s:s, s:b}", "name", name, "sha256", hash, "good", r == 0);
+        (void)kernel_note(json, "verdict", verdict);
+        json_array_append_new(list, json);
+    } else
         printf("%-24s %.12s  %s\n", name ? name : "-", hash, verdict);
     return r;
 }
 
 static int do_verify(const struct request *request, const struct kernels *kernels)
 {
-    struct kernel_entry *entries = NULL;
+    CLEANUP_FREE struct kernel_entry *entries = NULL;
     size_t count = 0;
-    int r, worst = 0;
+    char hash[OBJECT_ID_TEXT];
+    int damaged = 0;
+    int r = request->word[1] ? kernels_find(kernels, request->word[1], hash)
+                             : kernels_list(kernels, &entries, &count);
+    if (r < 0)
+        return r;
     json_t *list = request->json ? json_array() : NULL;
-    if (request->word[1]) {
-        char hash[KERNEL_HASH_DIGITS + 1];
-        r = kernels_find(kernels, request->word[1], hash);
-        if (r == 0)
-            worst = verify_one(kernels, request->word[1], hash, list);
-    } else {
-        r = kernels_list(kernels, &entries, &count);
-        for (size_t i = 0; r == 0 && i < count; i++) {
-            int verdict = verify_one(kernels, entries[i].name, entries[i].hash, list);
-            worst = verdict < 0 ? verdict : worst;
-        }
-        kernels_list_free(entries, count);
-    }
-    if (list && r == 0)
-        r = print_json(list);
-    else
-        json_decref(list);
-    return r < 0 ? r : worst < 0 ? fail(-EBADMSG, "a kernel is damaged (import it again)") : 0;
+    if (request->word[1])
+        damaged += verify_one(kernels, request->word[1], hash, list) < 0;
+    for (size_t i = 0; i < count; i++)
+        damaged +=
+            verify_one(kernels, entries[i].name[0] ? entries[i].name : NULL, entries[i].hash, list) < 0;
+    r = list ? print_json(list) : 0;
+    return r < 0     ? r
+           : damaged ? fail(-EBADMSG, "%d of the kernels are damaged (import them again)", damaged)
+                     : 0;
 }
 
 static int do_rm(const struct request *request, const struct kernels *kernels)
@@ -312,11 +309,11 @@ static int do_rm(const struct request *request, const struct kernels *kernels)
 static const struct command {
     const char *name;
     int fewest, most; /* operands */
-    int changes_with; /* so many operands or more mean that something changes: the lock is taken */
+    int changes_with; /* with so many operands or more it changes the folder and takes the lock */
     int (*run)(const struct request *request, const struct kernels *kernels);
 } commands[] = {
     {"import", 1, 2, 1, do_import},
-    /* build.sh imports what it built by calling this program: no lock is held meanwhile */
+    /* build.sh calls this program to import what it built, so this one must not hold the lock. */
     {"build", 0, 0, 1, do_build},
     {"ls", 0, 0, 1, do_ls},
     {"default", 0, 1, 1, do_default},
@@ -341,6 +338,7 @@ int main(int argc, char **argv)
     static const struct argp argp = {options, parse, "COMMAND [OPERAND...]", doc, NULL, NULL, NULL};
     struct request request = {0};
     argp_err_exit_status = EXIT_USAGE;
+    umask(022); /* kernels are for every user of the host */
     argp_program_version = "volt-kernel " VOLT_VERSION;
     argp_parse(&argp, argc, argv, 0, NULL, &request);
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {

@@ -192,6 +192,104 @@ usage()
     grep -q '^volt-kernel ' "$work/said"
 }
 
+options_anywhere()
+{
+    "$volt_kernel" ls --json >"$work/behind"
+    "$volt_kernel" --json ls >"$work/before"
+    cmp "$work/before" "$work/behind"
+    [ "$("$volt_kernel" --initrd path first 2>&1)" = "$("$volt_kernel" path --initrd first 2>&1)" ]
+}
+
+# Nothing that lies in the folder stops a command, or makes it wait.
+stray_files()
+{
+    local before=$work/before dir=$VOLT_KERNEL_DIR
+    "$volt_kernel" ls >"$before"
+    local hash
+    hash=$(basename "$("$volt_kernel" path first)")
+    echo mine >"$dir/names/notes.txt"
+    mkfifo "$dir/names/pipe" "$dir/objects/pipe"
+    ln -s /etc/passwd "$dir/names/elsewhere"
+    ln -s ../objects/nothing "$dir/names/broken"
+    mkdir "$dir/names/folder" "$dir/objects/folder" "$dir/modules/folder"
+    echo x >"$dir/names/.hidden"
+    mv "$dir/objects/$hash.json" "$work/notes"
+    timeout 5 "$volt_kernel" ls >"$work/said"
+    grep -q '^. first ' "$work/said"
+    timeout 5 "$volt_kernel" path first >/dev/null
+    timeout 5 "$volt_kernel" verify >/dev/null
+    mkfifo "$dir/objects/$hash.json" # notes that cannot be read are empty
+    timeout 5 "$volt_kernel" ls >/dev/null
+    timeout 5 "$volt_kernel" path first >/dev/null
+    fails 2 "no kernel of that name" timeout 5 "$volt_kernel" path elsewhere
+    fails 2 "no kernel of that name" timeout 5 "$volt_kernel" rm notes.txt
+    timeout 5 "$volt_kernel" import "$work/one" first >/dev/null # writes the notes anew
+    rm -r "$dir/names/"{notes.txt,pipe,elsewhere,broken,folder,.hidden} "$dir/objects/"{pipe,folder} "$dir/modules/folder"
+    "$volt_kernel" ls >"$work/said"
+    cmp "$before" "$work/said"
+}
+
+stray_default()
+{
+    local dir=$VOLT_KERNEL_DIR
+    mv "$dir/default" "$work/default"
+    ln -s /etc/passwd "$dir/default"
+    timeout 5 "$volt_kernel" ls >/dev/null
+    fails 2 "no default kernel" timeout 5 "$volt_kernel" path
+    rm "$dir/default"
+    mkfifo "$dir/default"
+    timeout 5 "$volt_kernel" ls >/dev/null
+    "$volt_kernel" default first
+    cmp "$("$volt_kernel" path)" "$work/one"
+    mv "$work/default" "$dir/default"
+}
+
+# What is no file is refused, and nothing waits for a writer.
+never_waits()
+{
+    mkfifo "$work/pipe"
+    fails 2 "not a regular file" timeout 5 "$volt_kernel" import "$work/pipe" bad
+    fails 2 "not a regular file" timeout 5 "$volt_kernel" import /dev/zero bad
+    fails 2 "not a regular file" timeout 5 "$volt_kernel" import /dev/null bad
+    fails 2 "not a regular file" timeout 5 "$volt_kernel" import "$work" bad
+    local hash=$VOLT_KERNEL_DIR/objects/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+    mkfifo "$hash"
+    fails 3 "not a file" timeout 5 "$volt_kernel" verify "$(basename "$hash")"
+    rm "$hash"
+}
+
+# A path may hold any byte; JSON is UTF-8 all the same, in every locale.
+any_path()
+{
+    local odd name locale
+    odd=$work/$(printf 'odd \377\344')
+    mkdir "$odd"
+    cp "$work/one" "$odd/vmlinux"
+    for locale in C C.UTF-8; do
+        LC_ALL=$locale "$volt_kernel" import "$odd/vmlinux" odd >/dev/null
+        LC_ALL=$locale "$volt_kernel" ls --json | python3 -c '
+import json, sys
+assert any(k["source"].endswith("odd ??/vmlinux") for k in json.loads(sys.stdin.buffer.read().decode()))'
+    done
+    name=$("$volt_kernel" path odd)
+    "$volt_kernel" rm odd
+    [ -e "$name" ]
+    local there=$odd/kernels
+    VOLT_KERNEL_DIR=$there "$volt_kernel" import "$work/one" there >/dev/null
+    cmp "$(VOLT_KERNEL_DIR=$there "$volt_kernel" path)" "$work/one"
+    VOLT_KERNEL_DIR=$there "$volt_kernel" ls --json | python3 -c 'import json, sys; assert len(json.load(sys.stdin)) == 1'
+    VOLT_KERNEL_DIR=$there "$volt_kernel" verify --json | python3 -c 'import json, sys; assert json.load(sys.stdin)[0]["good"]'
+}
+
+# Kernels are for every user of the host, whatever root's umask.
+umask_is_no_matter()
+{
+    umask 077
+    VOLT_KERNEL_DIR=$work/shared/kernels "$volt_kernel" import "$work/one" one >/dev/null
+    [ "$(stat -L -c %a "$work/shared/kernels/default")" = 444 ]
+    [ "$(stat -c %a "$work/shared/kernels/objects")" = 755 ]
+}
+
 # A package as Debian's are, but with a small kernel; the image inside may be an ELF file as well.
 package()
 {
@@ -236,6 +334,38 @@ A
     PATH=$bin:$PATH fails 2 "neither a file nor a package" "$volt_kernel" import linux-image-none none
 }
 
+# What a killed import left goes with the next command of any kind; while a program that it ran still writes, that is left alone.
+killed_with_a_tool()
+{
+    local bin=$work/slow-bin pid
+    mkdir "$bin"
+    cat >"$bin/dpkg-deb" <<A
+#!/bin/sh
+mkdir -p "\$3/boot"
+: >"$work/tool-runs"
+while [ ! -e "$work/tool-may-end" ]; do sleep 0.01; done
+: >"\$3/boot/late"
+A
+    chmod +x "$bin/dpkg-deb"
+    PATH=$bin:$PATH "$volt_kernel" import "$work/x.deb" killed >/dev/null 2>&1 &
+    pid=$!
+    while [ ! -e "$work/tool-runs" ]; do sleep 0.01; done
+    kill -KILL "$pid"
+    wait "$pid" || true
+    "$volt_kernel" ls >/dev/null
+    [ -d "$VOLT_KERNEL_DIR/tmp/unpacked/boot" ]
+    "$volt_kernel" import "$work/one" first >/dev/null & # waits for the tool
+    pid=$!
+    sleep 0.1
+    [ -d "$VOLT_KERNEL_DIR/tmp/unpacked/boot" ]
+    : >"$work/tool-may-end"
+    wait "$pid"
+    [ -z "$(ls -A "$VOLT_KERNEL_DIR/tmp")" ]
+    mkdir "$VOLT_KERNEL_DIR/tmp/unpacked"
+    "$volt_kernel" ls >/dev/null
+    [ -z "$(ls -A "$VOLT_KERNEL_DIR/tmp")" ]
+}
+
 # Each line of the configuration has its reason, is named once, and build.sh reads it as it is meant.
 configuration()
 {
@@ -264,5 +394,12 @@ tap_run "what is not a kernel is refused with a reason and leaves nothing" refus
 tap_run "wrong usage is status 1 and teaches" usage
 tap_run "a Debian package: kernel, modules and advice" package
 tap_run "a package by name, through a package that depends on it" package_by_name
+tap_run "options stand before the command or behind it" options_anywhere
+tap_run "stray files in the folder stop no command" stray_files
+tap_run "a default that is no kernel is none" stray_default
+tap_run "a FIFO, a device or a folder is refused at once" never_waits
+tap_run "a path that is not UTF-8, in two locales" any_path
+tap_run "everybody can read a kernel, whatever the umask" umask_is_no_matter
+tap_run "what a killed import left is removed, when its tools have ended" killed_with_a_tool
 tap_run "each line of the configuration has a reason" configuration
 tap_done
