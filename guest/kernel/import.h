@@ -12,9 +12,9 @@ struct imported {
 };
 
 /*
- * Reads `source`: a file, or else the name of a Debian package, which apt-get downloads (said on standard error). Needs
- * the lock: packages are unpacked in tmp/. -ENOENT if it is neither a file nor a package; -ENOEXEC if volt-vmm cannot
- * start it (no PVH entry, wrong machine, damaged).
+ * Reads `source`: a file, or else the name of a Debian package, which apt-get downloads (said on standard
+ * error). Needs the lock: packages are unpacked in tmp/. -ENOENT if it is neither a file nor a package;
+ * -ENOEXEC if volt-vmm cannot start it (no PVH entry, wrong machine, damaged).
  */
 int import_kernel(const struct kernels *kernels, const char *source, struct imported *ret_imported);
 void imported_free(struct imported *imported);

@@ -68,8 +68,8 @@ static int empty_tmp(const struct kernels *kernels)
     return 0;
 }
 
-/* The lock is inherited by the programs that an import runs: if this process is killed and they are not, the next command
- * waits until they no longer write to tmp/. */
+/* The lock is inherited by the programs that an import runs: if this process is killed and they are not,
+ * the next command waits until they no longer write to tmp/. */
 static int take_lock(struct kernels *kernels, int how)
 {
     kernels->lock = openat(kernels->dir, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0644);

@@ -9,11 +9,11 @@
  *     tmp/                imports under way
  *     lock                flock()ed by whoever changes something; its holder may empty tmp/
  *
- * Every file appears under its final name complete, and links are replaced by rename(2): an interrupted command leaves
- * all that was there before. Other files in these folders are ignored.
+ * Every file appears under its final name complete, and links are replaced by rename(2): an interrupted
+ * command leaves all that was there before. Other files in these folders are ignored.
  *
- * Functions return 0 or a negative errno with a message (base.h): -ENOENT no such kernel or name, -EINVAL not a name,
- * -EBADMSG bytes that do not match their hash.
+ * Functions return 0 or a negative errno with a message (base.h): -ENOENT no such kernel or name, -EINVAL
+ * not a name, -EBADMSG bytes that do not match their hash.
  */
 #pragma once
 
@@ -31,9 +31,9 @@ struct kernels {
 };
 
 /*
- * Opens the folder, and makes it if it does not exist: $VOLT_KERNEL_DIR, else /var/lib/volt/kernels for root, else
- * ${XDG_DATA_HOME:-~/.local/share}/volt/kernels. `change` waits for the lock. Removes the files that a killed command
- * left in tmp/ (without `change` only if no command is at work).
+ * Opens the folder, and makes it if it does not exist: $VOLT_KERNEL_DIR, else /var/lib/volt/kernels for
+ * root, else ${XDG_DATA_HOME:-~/.local/share}/volt/kernels. `change` waits for the lock. Removes the
+ * files that a killed command left in tmp/ (without `change` only if no command is at work).
  */
 int kernels_open(bool change, struct kernels *ret_kernels);
 void kernels_close(struct kernels *kernels);
@@ -42,8 +42,9 @@ void kernels_close(struct kernels *kernels);
 int kernels_check_name(const char *name);
 
 /*
- * Notes: a JSON object of strings, all optional. `version` as `uname -r` will say, `source` the file or package,
- * `imported` when (ISO 8601, UTC), `initrd` and `modules` absolute paths, `advice` what the kernel needs to boot.
+ * Notes: a JSON object of strings, all optional. `version` as `uname -r` will say, `source` the file or
+ * package, `imported` when (ISO 8601, UTC), `initrd` and `modules` absolute paths, `advice` what the
+ * kernel needs to boot.
  */
 /* Sets a note. Bytes of `text` that are not UTF-8 become '?'. */
 int kernel_note(json_t *notes, const char *key, const char *text);
@@ -52,8 +53,8 @@ const char *kernel_noted(const json_t *notes, const char *key);
 /* The notes of a kernel, empty if they cannot be read. The caller calls json_decref(). */
 json_t *kernels_notes(const struct kernels *kernels, const char *hash);
 
-/* Stores `length` bytes under their hash, durably, with these notes. `modules` is NULL or the name of a folder in tmp/ to
- * keep with the kernel; its note is set then. */
+/* Stores `length` bytes under their hash, durably, with these notes. `modules` is NULL or the name of a
+ * folder in tmp/ to keep with the kernel; its note is set then. */
 int kernels_publish(const struct kernels *kernels, const void *bytes, size_t length, const char *modules,
                     json_t *notes, char ret_hash[OBJECT_ID_TEXT]);
 
@@ -65,14 +66,16 @@ int kernels_remove(const struct kernels *kernels, const char *name);
 
 /* The name that is the default; "" if there is none. */
 int kernels_default(const struct kernels *kernels, char ret_name[KERNEL_NAME_MAX + 1]);
-/* The hash of the kernel with this name, hash, or first eight digits or more of its hash; NULL: of the default. */
+/* The hash of the kernel with this name, this hash, or at least the first eight digits of it; NULL: of the
+ * default. */
 int kernels_find(const struct kernels *kernels, const char *which, char ret_hash[OBJECT_ID_TEXT]);
 /* The path of a kernel's file. The caller frees it. */
 int kernels_file(const struct kernels *kernels, const char *hash, char **ret_path);
 /* Hashes the bytes again; -EBADMSG if they do not match. */
 int kernels_verify(const struct kernels *kernels, const char *hash);
 
-/* One kernel under one name: a kernel with three names is listed three times, one without any once with name "". */
+/* One kernel under one name: a kernel with three names is listed three times, one without any once with
+ * name "". */
 struct kernel_entry {
     char name[KERNEL_NAME_MAX + 1];
     char hash[OBJECT_ID_TEXT];

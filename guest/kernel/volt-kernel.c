@@ -144,7 +144,7 @@ static int keep_imported(const struct request *request, const struct kernels *ke
 
 static int do_import(const struct request *request, const struct kernels *kernels)
 {
-    struct imported imported;
+    struct imported imported = {0};
     int r = request->word[2] ? kernels_check_name(request->word[2]) : 0;
     if (r == 0)
         r = import_kernel(kernels, request->word[1], &imported);
