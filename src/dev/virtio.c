@@ -108,8 +108,9 @@ static void end_queues(struct virtio_device *device)
     device->forget = false;
 }
 
-static int start_queue(struct virtio_device *device, struct virtio_queue *queue)
+int virtio_start_queue(struct virtio_device *device, unsigned q)
 {
+    struct virtio_queue *queue = &device->queues[q];
     struct virtio_queue_registers *regs = &queue->regs;
     uint32_t size = atomic_load(&regs->size);
     return virtqueue_start(&queue->vq, device->mem, (uint16_t)MIN(size, UINT16_MAX),
@@ -128,8 +129,7 @@ static void run_device(struct virtio_device *device)
 static void start_device(struct virtio_device *device)
 {
     for (unsigned q = 0; q < device->queue_count; q++) {
-        struct virtio_queue *queue = &device->queues[q];
-        if (atomic_load(&queue->regs.ready) && start_queue(device, queue) < 0) {
+        if (atomic_load(&device->queues[q].regs.ready) && virtio_start_queue(device, q) < 0) {
             end_queues(device);
             virtio_fail_device(device);
             return;
@@ -410,7 +410,7 @@ static void interrupt_for_pushed(struct loop_prepare *prepare)
 void virtio_set_config(struct virtio_device *device, const void *config, size_t size)
 {
     uint32_t words[VIRTIO_CONFIG_MAX / 4] = {0};
-    CHECK(size <= sizeof(words) && !device->bus);
+    CHECK(size <= sizeof(words) && !device->mem);
     memcpy(words, config, size);
     device->config_size = (uint32_t)size;
     for (size_t i = 0; i < ARRAY_SIZE(words); i++)

@@ -27,6 +27,7 @@
  */
 #pragma once
 
+#include "base/state.h"
 #include "dev/bus.h"
 #include "dev/irq.h"
 #include "dev/virtqueue.h"
@@ -78,6 +79,11 @@ struct virtio_ops {
     /* A clean end of the machine: what the driver was told is done must outlast the process. The device is
      * quiet. May wait for a disk. Optional: NULL where nothing of it is in our memory. */
     void (*write_back)(struct virtio_device *device);
+
+    /* The device's own state, beside the core's; the owner is the struct virtio_device. Saved and loaded while
+     * nothing is in flight. Optional. */
+    const struct state_part *parts;
+    unsigned part_count;
 
     /* Free the device and what it owns. Nothing is in flight. Required. */
     void (*destroy)(struct virtio_device *device);
@@ -228,6 +234,15 @@ void virtio_resume(struct virtio_device *device);
 
 /* At a clean end of the machine, for a quiet device: what its driver wrote is kept. May wait for a disk. */
 void virtio_write_back(struct virtio_device *device);
+
+/*
+ * The device's state as sections: of one that is quiet (virtio_quiesce), into one that was just attached and that
+ * no driver has touched. Guest memory is loaded before. The device is then held: virtio_resume() sets it going.
+ * Loading: -EBADMSG and -ENOTSUP as state_load() has them, -EINVAL if the state is not of such a device, all with
+ * a message; then the device can only be closed.
+ */
+int virtio_save(const struct virtio_device *device, struct state_writer *to);
+int virtio_load(struct virtio_device *device, struct state_reader from);
 
 /*
  * Ends the device: it is quiesced, freed, and then done(context) is called (NULL: nobody is told). Never before

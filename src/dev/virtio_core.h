@@ -14,5 +14,8 @@ void virtio_write_status(struct virtio_device *device, uint32_t value, struct bu
 /* A kick of queue `q`, however it came. */
 void virtio_kicked(struct virtio_device *device, unsigned q);
 
+/* Takes queue `q` into use as its registers say. -EPROTO with a message. */
+int virtio_start_queue(struct virtio_device *device, unsigned q);
+
 /* Makes the kicks' eventfds, and watches them unless the kernel serves the queues. */
 int virtio_watch_kicks(struct virtio_device *device);
