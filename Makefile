@@ -24,7 +24,7 @@ CFLAGS   += -std=gnu11 $(OPTIMIZE) $(WARNINGS) $(SANITIZE) -pthread -ffunction-s
 # (getaddrinfo() and other users of NSS).
 STATIC   ?= -static-pie -Wl,--fatal-warnings
 LDFLAGS  += -pthread $(SANITIZE) -Wl,--gc-sections -Wl,-z,relro,-z,now
-LIBS     := -luring -lev -ljansson -lhttp_parser -lcrypto -lzstd -llz4 -llzma -lbz2 -lz -lm
+LIBS     := -luring -lev -ljansson -lhttp_parser -lcrypto -lxxhash -lzstd -llz4 -llzma -lbz2 -lz -lm
 
 # One library of everything that is not a main(); each program takes from it what it needs.
 VMM_SRC  := src/main.c

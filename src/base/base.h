@@ -125,9 +125,9 @@ static inline uint64_t align_up(uint64_t value, uint64_t align)
 }
 
 /*
- * Room for `wanted` elements in an array that at least doubles when it grows: 0, or -ENOMEM with a message and
- * nothing changed. `array` is the address of the pointer (NULL at first), `capacity` that of a size_t which
- * counts elements (0 at first).
+ * Room for `wanted` elements in an array that at least doubles when it grows: 0, or -ENOMEM with a message
+ * and nothing changed. `array` is the address of the pointer (NULL at first), `capacity` that of a size_t
+ * which counts elements (0 at first).
  */
 #define array_reserve(array, wanted, capacity)                                                               \
     __extension__({                                                                                          \
@@ -170,8 +170,8 @@ bool lock_again(unsigned *attempts);
  * is no room. */
 void fd_reserve(unsigned count);
 
-/* The next stretch of a file that is not a hole: true and where it begins and ends, cut to at .. end, or false if
- * there is none. Where the file system cannot tell, and on devices, all of it is data. */
+/* The next stretch of a file that is not a hole: true and where it begins and ends, cut to at .. end, or
+ * false if there is none. Where the file system cannot tell, and on devices, all of it is data. */
 bool file_next_data(int fd, uint64_t at, uint64_t end, uint64_t *ret_data, uint64_t *ret_hole);
 
 /* Whole buffers: retried on EINTR and short counts. 0, or -errno; -EPIPE (no message) if the file ends

@@ -87,7 +87,7 @@ static int wait_for(const char *name, pid_t child)
 int run_tool_in(const char *folder, const char *const *arguments, const char *package, char **ret_output)
 {
     int ends[2] = {-1, -1};
-    pid_t child;
+    pid_t child = -1;
     CLEANUP_FREE char *text = NULL;
     int r = system_path();
     if (r < 0)

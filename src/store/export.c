@@ -138,7 +138,8 @@ int image_export_stream(struct store *store, const struct manifest *manifest, in
     return r;
 }
 
-/* Opening it exclusively fails while it is mounted, holds a mounted partition, is swapped to, or is another export's. */
+/* Opening it exclusively fails while it is mounted, holds a mounted partition, is swapped to, or is another
+ * export's. */
 static int open_device(const char *path, uint64_t bytes, int *ret_fd)
 {
     uint64_t size = 0;
@@ -164,7 +165,8 @@ struct target {
     char temporary[NAME_MAX + 1]; /* beside it; "" while it has no name at all */
 };
 
-/* Where the file system has no unnamed files: a signal's handler removes the name. Another file is left by kill -9. */
+/* Where the file system has no unnamed files: a signal's handler removes the name. Another file is left by
+ * kill -9. */
 static struct {
     int directory;
     const char *volatile name;

@@ -12,12 +12,12 @@
 
 struct object_id;
 
-/* Calls `visit` with the name of each entry of directory/path except . and .., in no order. Stops at its first
- * return that is not 0 and returns that. Errors of the directory come with a message. */
+/* Calls `visit` with the name of each entry of directory/path except . and .., in no order. Stops at its
+ * first return that is not 0 and returns that. Errors of the directory come with a message. */
 int each_entry(int directory, const char *path, int (*visit)(void *opaque, const char *name), void *opaque);
 
-/* Reads a small text file whole and ends it with 0. -EFBIG for more than `size` - 1 bytes, -EINVAL if it is not
- * a regular file; no message. Never waits (a FIFO is not opened for reading). */
+/* Reads a small text file whole and ends it with 0. -EFBIG for more than `size` - 1 bytes, -EINVAL if it is
+ * not a regular file; no message. Never waits (a FIFO is not opened for reading). */
 int text_read(int directory, const char *path, char *text, size_t size);
 
 /*
@@ -34,7 +34,8 @@ int directory_sync(int directory, const char *path);
 #define TMP_NAME_MAX 64
 void tmp_name(const char *owner, char name[TMP_NAME_MAX]);
 
-/* Whether `name` is 1 to `longest` bytes of A-Z a-z 0-9 and `others`, and does not begin with a dot or a dash. */
+/* Whether `name` is 1 to `longest` bytes of A-Z a-z 0-9 and `others`, and does not begin with a dot or a
+ * dash. */
 bool name_is_valid(const char *name, size_t longest, const char *others);
 
 /* SHA-256 of all bytes of an open file, from its beginning. `name` is for the message. */

@@ -46,8 +46,9 @@ static int remove_entry(struct gc *gc, int directory, const char *name)
 }
 
 /*
- * A clone and a removal hold STORE/lock while they last, so what is half done now was interrupted. A volume that is
- * not at its path may have been moved, or its disk may not be mounted: that one keeps what it needs.
+ * A clone and a removal hold STORE/lock while they last, so what is half done now was interrupted. A volume
+ * that is not at its path may have been moved, or its disk may not be mounted: that one keeps what it
+ * needs.
  */
 static int root_volume(void *opaque, const char *id)
 {

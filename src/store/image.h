@@ -6,8 +6,8 @@
 /* Called during an export with the bytes written so far, zeros left out. Any thread. */
 typedef void (*export_progress)(void *opaque, uint64_t done_bytes);
 
-/* Writes the image to `fd`, an empty file or a device of the image's size at least, and makes it durable. Zeros are
- * left out if `sparse`. Every object that was not verified in this boot is hashed first. */
+/* Writes the image to `fd`, an empty file or a device of the image's size at least, and makes it durable.
+ * Zeros are left out if `sparse`. Every object that was not verified in this boot is hashed first. */
 int image_export(struct store *store, const struct manifest *manifest, int fd, const char *name, bool sparse,
                  export_progress progress, void *opaque);
 
@@ -18,11 +18,11 @@ int image_export_stream(struct store *store, const struct manifest *manifest, in
 /*
  * The same to `path`; "-" is standard output.
  *
- * A regular file, or none yet: the image gets the name when it is whole and durable, in one step. Until then it has no
- * name, where the file system can do that (O_TMPFILE), so whatever ends the process leaves nothing. An earlier file
- * keeps its mode and, as far as we may, its owner. A symbolic link is followed.
- * A block device: -EBUSY if it is mounted or in use, -ENOSPC if it is too small, before the first byte is written.
- * Anything else is a stream.
+ * A regular file, or none yet: the image gets the name when it is whole and durable, in one step. Until
+ * then it has no name, where the file system can do that (O_TMPFILE), so whatever ends the process leaves
+ * nothing. An earlier file keeps its mode and, as far as we may, its owner. A symbolic link is followed. A
+ * block device: -EBUSY if it is mounted or in use, -ENOSPC if it is too small, before the first byte is
+ * written. Anything else is a stream.
  */
 int image_export_to(struct store *store, const struct manifest *manifest, const char *path, bool sparse,
                     export_progress progress, void *opaque);

@@ -10,6 +10,10 @@
  * (bench). */
 #define SLOTS 4u
 
+/* How often and how long (us) to wait for a ring that takes no requests: ten seconds in all. */
+#define REFUSALS_MAX  1000u
+#define REFUSAL_PAUSE 10000u
+
 enum slot_state { SLOT_FREE, SLOT_READING, SLOT_WRITING };
 
 struct slot {
@@ -43,6 +47,7 @@ struct worker {
     struct slot slots[SLOTS];
     unsigned busy;      /* slots that are not free */
     unsigned in_flight; /* requests that the kernel has */
+    unsigned refused;   /* times in a row that the ring took none */
 };
 
 int ingest_survey_holes(const struct ingest_source *source, uint64_t first_page, struct region_map *map)
@@ -82,8 +87,8 @@ static int slot_put(struct worker *worker, struct slot *slot)
     return assembly_put(worker->ingest->assembly, region, plan);
 }
 
-/* What has been read is sorted; an object of the region's own goes on to be written, unless the store has it.
- */
+/* What has been read is sorted; an object of the region's own goes on to be written, unless the
+ * store has it. */
 static int slot_process(struct worker *worker, struct slot *slot)
 {
     struct ingest *ingest = worker->ingest;
@@ -209,12 +214,33 @@ static int start_some(struct worker *worker)
     return 1;
 }
 
+/* Submits and waits. EBUSY: completions must be taken first. EAGAIN: the kernel has no memory for requests
+ * right now; what is under way gives some back, so the next round may do better. */
+static int submit(struct worker *worker)
+{
+    int r = sys_fault("ring", worker->ring.ring_fd);
+    if (r == 0)
+        r = io_uring_submit_and_wait(&worker->ring, 1);
+    if (r >= 0) {
+        worker->refused = 0;
+        return 0;
+    }
+    if (r != -EINTR && r != -EAGAIN && r != -EBUSY)
+        return fail_errno(r, "io_uring");
+    if (r != -EINTR && io_uring_cq_ready(&worker->ring) == 0) {
+        if (++worker->refused > REFUSALS_MAX)
+            return fail_errno(r, "io_uring takes no requests");
+        usleep(REFUSAL_PAUSE);
+    }
+    return 0;
+}
+
 static int reap(struct worker *worker)
 {
     struct io_uring_cqe *cqe;
-    int r = io_uring_submit_and_wait(&worker->ring, 1);
-    if (r < 0 && r != -EINTR)
-        return fail_errno(r, "io_uring");
+    int r = submit(worker);
+    if (r < 0)
+        return r;
     while (io_uring_peek_cqe(&worker->ring, &cqe) == 0) {
         struct slot *slot = io_uring_cqe_get_data(cqe);
         int result = cqe->res;

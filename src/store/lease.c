@@ -1,6 +1,6 @@
 /*
- * Leases. A reader locks the manifest that it reads. A writer, whose manifest does not exist yet, has a file of its own
- * in leases/, which it locks, and its temporary files bear that file's name.
+ * Leases. A reader locks the manifest that it reads. A writer, whose manifest does not exist yet, has a
+ * file of its own in leases/, which it locks, and its temporary files bear that file's name.
  */
 #include "store/private.h"
 

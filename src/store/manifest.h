@@ -64,8 +64,8 @@ struct manifest_run {
 
 /*
  * Takes over `bytes` (malloc()ed, freed here on failure as well) and checks every field of it; -EBADMSG with
- * a message if one is wrong. The trailing hash is compared if `check_hash`; the caller has another reason to trust
- * the bytes if not.
+ * a message if one is wrong. The trailing hash is compared if `check_hash`; the caller has another reason
+ * to trust the bytes if not.
  */
 int manifest_parse(uint8_t *bytes, size_t length, bool check_hash, struct manifest **ret_manifest);
 void manifest_free(struct manifest *manifest);
@@ -78,8 +78,9 @@ void manifest_object(const struct manifest *manifest, uint64_t index, struct obj
                      unsigned *ret_pages);
 struct manifest_extent manifest_extent(const struct manifest *manifest, uint64_t index);
 
-/* Reads pages of the manifest's object number `object` into `buffer`, after hashing all of it unless that was done
- * in this boot. `whole` has STORE_OBJECT_BYTES, to hash in; it may be `buffer`. -EBADMSG if it is corrupt. */
+/* Reads pages of the manifest's object number `object` into `buffer`, after hashing all of it unless that
+ * was done in this boot. `whole` has STORE_OBJECT_BYTES, to hash in; it may be `buffer`. -EBADMSG if it is
+ * corrupt. */
 int object_read_verified(struct store *store, const struct manifest *manifest, uint32_t object,
                          unsigned first_page, unsigned pages, void *whole, void *buffer);
 

@@ -5,6 +5,18 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/random.h>
+#include <xxhash.h>
+
+#define CACHE_MAGIC "STELPGS2"
+
+/* A page that is not found in so many steps is taken for new: the index is only a hint. */
+#define PROBES_MAX 64u
+
+struct cache_header {
+    char magic[8];
+    uint64_t seed; /* which the hashes were made with */
+};
 
 struct base_pages {
     const struct manifest *manifest;
@@ -23,6 +35,8 @@ struct page_index {
     struct store *store;
     struct base_pages *bases;
     unsigned base_count;
+    uint64_t seed;
+    bool seed_kept;        /* it is the store's: hashes made with it are worth keeping */
     uint64_t object_count; /* of all bases: the units of work */
     atomic_uint_fast64_t object_next;
     pthread_mutex_t mutex; /* over the rest */
@@ -34,28 +48,30 @@ struct page_index {
     uint64_t capacity;
 };
 
-static uint64_t load64(const uint8_t *at)
+uint64_t page_hash(const struct page_index *index, const void *page)
 {
-    uint64_t value;
-    memcpy(&value, at, sizeof(value));
-    return value;
+    uint64_t hash = XXH3_64bits_withSeed(page, STORE_PAGE, index->seed);
+    return hash ? hash : 1;
 }
 
-/* Four lanes of multiply and fold: memory speed, and good enough for a hint that is always compared. */
-uint64_t page_hash(const void *page)
+static bool seed_read(struct store *store, uint64_t *ret_seed)
 {
-    static const uint64_t odd[4] = {0x9e3779b97f4a7c15, 0xc2b2ae3d27d4eb4f, 0x165667b19e3779f9,
-                                    0xd6e8feb86659fd93};
-    uint64_t lanes[4] = {odd[3], odd[2], odd[1], odd[0]};
-    for (const uint8_t *at = page, *end = at + STORE_PAGE; at < end; at += 32)
-        for (unsigned i = 0; i < 4; i++) {
-            uint64_t mixed = (lanes[i] ^ load64(at + 8 * i)) * odd[i];
-            lanes[i] = mixed ^ mixed >> 29;
-        }
-    uint64_t hash = 0;
-    for (unsigned i = 0; i < 4; i++)
-        hash = (hash ^ lanes[i]) * odd[i] + (lanes[i] >> 32);
-    return hash ? hash : 1;
+    CLEANUP_FD int fd = openat(store->cache, "seed", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    return fd >= 0 && read_full_at(fd, ret_seed, sizeof(*ret_seed), 0) == 0;
+}
+
+/* The store's, so that hashes may be kept; where it cannot be kept, this index's own. Nobody who makes an
+ * image knows it, so nobody can make pages that fall into one place of the table. */
+static void seed_get(struct page_index *index)
+{
+    struct store *store = index->store;
+    index->seed_kept = seed_read(store, &index->seed);
+    if (index->seed_kept)
+        return;
+    CHECK(getrandom(&index->seed, sizeof(index->seed), 0) == sizeof(index->seed));
+    uint64_t seed = index->seed;
+    if (!store->read_only && file_publish(store->tmp, store->cache, "seed", &seed, sizeof(seed), 0600) == 0)
+        index->seed_kept = seed_read(store, &index->seed); /* another process may have been faster */
 }
 
 static int base_init(struct base_pages *base, const struct manifest *manifest)
@@ -126,11 +142,15 @@ static void cache_load(struct page_index *index)
         struct base_pages *base = &index->bases[i];
         char name[OBJECT_ID_TEXT + 8];
         struct stat status;
+        struct cache_header header;
         cache_name(base->manifest, name);
-        CLEANUP_FD int fd = openat(index->store->cache, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        CLEANUP_FD int fd = openat(index->store->cache, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
         size_t length = (size_t)base->page_count * sizeof(*base->hashes);
-        base->cached = fd >= 0 && fstat(fd, &status) == 0 && (uint64_t)status.st_size == length &&
-                       read_full_at(fd, base->hashes, length, 0) == 0;
+        base->cached =
+            fd >= 0 && fstat(fd, &status) == 0 && (uint64_t)status.st_size == sizeof(header) + length &&
+            read_full_at(fd, &header, sizeof(header), 0) == 0 &&
+            memcmp(header.magic, CACHE_MAGIC, sizeof(header.magic)) == 0 && header.seed == index->seed &&
+            read_full_at(fd, base->hashes, length, sizeof(header)) == 0;
         if (!base->cached)
             memset(base->hashes, 0, length);
     }
@@ -142,14 +162,18 @@ static void cache_save(struct page_index *index)
     for (unsigned i = 0; i < index->base_count; i++) {
         struct base_pages *base = &index->bases[i];
         char name[OBJECT_ID_TEXT + 8], temporary[TMP_NAME_MAX];
-        if (base->cached || index->store->read_only)
+        if (base->cached || !index->seed_kept || index->store->read_only)
             continue;
         cache_name(base->manifest, name);
         tmp_name("text", temporary);
         CLEANUP_FD int fd = sys_open(index->store->tmp, temporary, O_WRONLY | O_CREAT | O_EXCL, 0644);
         if (fd < 0)
             continue;
-        if (sys_write(fd, base->hashes, (size_t)base->page_count * sizeof(*base->hashes), 0) < 0 ||
+        struct cache_header header = {.seed = index->seed};
+        memcpy(header.magic, CACHE_MAGIC, sizeof(header.magic));
+        if (sys_write(fd, &header, sizeof(header), 0) < 0 ||
+            sys_write(fd, base->hashes, (size_t)base->page_count * sizeof(*base->hashes), sizeof(header)) <
+                0 ||
             sys_rename(index->store->tmp, temporary, index->store->cache, name, 0) < 0)
             unlinkat(index->store->tmp, temporary, 0);
     }
@@ -169,7 +193,34 @@ static void hash_object(struct page_index *index, uint64_t number, uint8_t *buff
         read_full_at(fd, buffer, (size_t)pages * STORE_PAGE, 0) < 0)
         return;
     for (unsigned page = 0; page < pages; page++)
-        base->hashes[base->first[number] + page] = page_hash(buffer + (size_t)page * STORE_PAGE);
+        base->hashes[base->first[number] + page] = page_hash(index, buffer + (size_t)page * STORE_PAGE);
+}
+
+/* The place of `hash` in the table, or the free one where it would go; NULL if neither is near. */
+static struct page_entry *find_entry(const struct page_index *index, uint64_t hash)
+{
+    for (uint64_t probe = 0; probe < PROBES_MAX; probe++) {
+        struct page_entry *entry = &index->table[(hash + probe) & (index->capacity - 1)];
+        if (entry->hash == 0 || entry->hash == hash)
+            return entry;
+    }
+    return NULL;
+}
+
+static void enter_base(struct page_index *index, unsigned number)
+{
+    const struct base_pages *base = &index->bases[number];
+    uint32_t object = 0;
+    for (uint64_t page = 0; page < base->page_count; page++) {
+        while (object + 1 < base->manifest->object_count && base->first[object + 1] <= page)
+            object++;
+        uint64_t hash = base->hashes[page];
+        struct page_entry *entry = hash ? find_entry(index, hash) : NULL;
+        if (entry && entry->hash == 0) /* the nearest base and the first page win */
+            *entry = (struct page_entry){
+                hash,
+                {.object = object, .page = (uint16_t)(page - base->first[object]), .base = (uint16_t)number}};
+    }
 }
 
 static int make_table(struct page_index *index)
@@ -184,21 +235,8 @@ static int make_table(struct page_index *index)
     if (!index->table)
         return fail(-ENOMEM, "%s: no memory for an index of %llu pages", index->store->path,
                     (unsigned long long)pages);
-    for (unsigned i = 0; i < index->base_count; i++) {
-        const struct base_pages *base = &index->bases[i];
-        uint32_t object = 0;
-        for (uint64_t page = 0; page < base->page_count; page++) {
-            while (object + 1 < base->manifest->object_count && base->first[object + 1] <= page)
-                object++;
-            uint64_t hash = base->hashes[page], slot = hash & (index->capacity - 1);
-            while (index->table[slot].hash != 0 && index->table[slot].hash != hash)
-                slot = (slot + 1) & (index->capacity - 1);
-            if (hash != 0 && index->table[slot].hash == 0) /* the nearest base and the first page win */
-                index->table[slot] = (struct page_entry){
-                    hash,
-                    {.object = object, .page = (uint16_t)(page - base->first[object]), .base = (uint16_t)i}};
-        }
-    }
+    for (unsigned i = 0; i < index->base_count; i++)
+        enter_base(index, i);
     return 0;
 }
 
@@ -207,6 +245,7 @@ int page_index_need(struct page_index *index)
     pthread_mutex_lock(&index->mutex);
     int result = index->result;
     if (result == 1 && !index->loaded) {
+        seed_get(index);
         cache_load(index);
         index->loaded = true;
     }
@@ -237,11 +276,9 @@ int page_index_need(struct page_index *index)
 
 bool page_index_find(const struct page_index *index, uint64_t hash, struct page_place *ret_place)
 {
-    uint64_t slot = hash & (index->capacity - 1);
-    while (index->table[slot].hash != 0 && index->table[slot].hash != hash)
-        slot = (slot + 1) & (index->capacity - 1);
-    if (index->table[slot].hash == 0)
+    const struct page_entry *entry = find_entry(index, hash);
+    if (!entry || entry->hash == 0)
         return false;
-    *ret_place = index->table[slot].place;
+    *ret_place = entry->place;
     return true;
 }

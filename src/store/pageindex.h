@@ -1,8 +1,8 @@
 /*
- * Where the bases of an ingest have a page with a given content. A hint, by a fast hash of 64 bits: whoever
- * asks compares the bytes. Made when it is first asked for, by all threads that ask; kept in STORE/cache as 8
- * bytes for each page of each object of a manifest, in the manifest's order, and made again where that is
- * missing.
+ * Where the bases of an ingest have a page with a given content. A hint, by a fast hash of 64 bits: the
+ * caller compares the bytes. All threads that ask make it, at the first question. STORE/cache keeps the
+ * hashes, 8 bytes for each page of each object of a manifest, in the manifest's order. Where they are
+ * missing they are made again.
  */
 #pragma once
 
@@ -24,5 +24,6 @@ void page_index_free(struct page_index *index);
  * be read are left out: their pages are not found. */
 int page_index_need(struct page_index *index);
 
-uint64_t page_hash(const void *page);
+/* XXH3 with the store's seed. After page_index_need(). */
+uint64_t page_hash(const struct page_index *index, const void *page);
 bool page_index_find(const struct page_index *index, uint64_t hash, struct page_place *ret_place);

@@ -56,8 +56,8 @@ int sys_stamp(int directory, const char *path, const struct timespec *stamp);
 /* file_publish() of a line of text, through the store's tmp/. */
 int text_publish(struct store *store, int directory, const char *path, const char *text);
 
-/* Holds STORE/lock; closing *ret_fd lets it go. `how` is LOCK_SH or LOCK_EX; with LOCK_NB, -EWOULDBLOCK if another
- * process is in the way. */
+/* Holds STORE/lock; closing *ret_fd lets it go. `how` is LOCK_SH or LOCK_EX; with LOCK_NB, -EWOULDBLOCK if
+ * another process is in the way. */
 int store_lock(struct store *store, int how, int *ret_fd);
 
 /* Non-blocking flock(), retried for 0.2 s: the lock of a killed process may linger that long (lock_again).
@@ -82,8 +82,8 @@ bool lease_is_live(struct store *store, const char *name);
 /* Whether a process has a lease on the manifest. With STORE/lock held exclusively. */
 bool manifest_is_leased(struct store *store, const struct object_id *manifest);
 
-/* Deletes what killed writers left in tmp/ and leases/. With STORE/lock held exclusively. With `warn`, strange files are
- * warned of. */
+/* Deletes what killed writers left in tmp/ and leases/. With STORE/lock held exclusively. With `warn`,
+ * strange files are warned of. */
 int leftovers_remove(struct store *store, bool warn, uint64_t *ret_removed);
 
 /* Objects and manifests lie in 256 shards each. */

@@ -68,8 +68,8 @@ static int source_file(struct region_reader *reader, unsigned base, uint32_t obj
     return fd;
 }
 
-/* Fills base_region with what base `number` has of the wanted pages, and base_valid with which it could read.
- */
+/* Fills base_region with what base `number` has of the wanted pages, and base_valid with which pages it
+ * could read. */
 static void load_in_place(struct region_reader *reader, unsigned number, uint64_t first_page, unsigned pages,
                           const uint64_t *wanted)
 {
@@ -136,8 +136,8 @@ static int find_anywhere(struct region_reader *reader, const struct piece *befor
             return r;
         reader->index_ready = true;
     }
-    *ret_found =
-        page_index_find(reader->index, page_hash(data), ret_place) && same_at(reader, *ret_place, data);
+    *ret_found = page_index_find(reader->index, page_hash(reader->index, data), ret_place) &&
+                 same_at(reader, *ret_place, data);
     return 0;
 }
 

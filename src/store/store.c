@@ -255,8 +255,8 @@ static bool is_stamp(const struct stat *status)
     return status->st_mtim.tv_sec > 0 && status->st_mtim.tv_sec <= EPOCH_MAX;
 }
 
-/* The boot's tag mixed with the id's: a file that was moved or copied to another's name, times and all, is not
- * verified there. */
+/* The boot's tag mixed with the id's: a file that was moved or copied to another's name, times and all, is
+ * not verified there. */
 static long verified_tag(const struct store *store, const struct object_id *id)
 {
     uint32_t name;

@@ -68,7 +68,8 @@ int store_open(const char *path, struct store **ret_store);
 void store_close(struct store *store);
 const char *store_path(const struct store *store);
 
-/* Where a message goes about a file that does not belong into the store and was passed over. NULL: nowhere. */
+/* Where a message goes about a file that does not belong into the store and was passed over. NULL:
+ * nowhere. */
 void store_on_warning(struct store *store, void (*warn)(void *opaque, const char *message), void *opaque);
 
 /* SHA-256, by libcrypto. */
@@ -110,18 +111,21 @@ struct ref {
     bool has_length; /* and is as long as if it did */
 };
 
-/* All refs in the order of their names. A file that is none is warned of. *ret_refs is the caller's to free(). */
+/* All refs in the order of their names. A file that is none is warned of. *ret_refs is the caller's to
+ * free(). */
 int ref_list(struct store *store, struct ref **ret_refs, size_t *ret_count);
 
 /*
- * A lease: while it is held, gc deletes nothing that `manifest` reaches. It is a shared flock() on the manifest's
- * file, so it needs no right to write, and the kernel ends it with the process. -ENODATA without that manifest.
+ * A lease: while it is held, gc deletes nothing that `manifest` reaches. It is a shared flock() on the
+ * manifest's file, so it needs no right to write, and the kernel ends it with the process. -ENODATA without
+ * that manifest.
  */
 struct store_lease;
 int store_lease_manifest(struct store *store, const struct object_id *manifest,
                          struct store_lease **ret_lease);
 
-/* The same for the manifest that `name` stands for at this moment: reading the name and leasing are one step. */
+/* The same for the manifest that `name` stands for at this moment: reading the name and leasing are one
+ * step. */
 int store_lease_name(struct store *store, const char *name, struct object_id *ret_manifest,
                      struct store_lease **ret_lease);
 void store_lease_end(struct store_lease *lease);
@@ -133,6 +137,6 @@ struct gc_report {
 };
 
 /* Deletes what nothing needs. One at a time (-EBUSY); everything else may go on meanwhile. While a
- * file under refs/ or volumes/ cannot be read, nothing is known to be garbage: it warns and deletes no object.
- * Without a manifest that is needed it fails. */
+ * file under refs/ or volumes/ cannot be read, nothing is known to be garbage: it warns and deletes no
+ * object. Without a manifest that is needed it fails. */
 int store_gc(struct store *store, bool dry_run, struct gc_report *ret_report);

@@ -25,11 +25,11 @@
  * before its page. A crash in between leaves each page either as of the last flush or newer, never other
  * bytes. A page that is in the delta already costs a flush nothing but the delta's own.
  *
- * A volume is registered in the store under its id, with its manifest, its path and the device and inode of its
- * directory. gc keeps what a registered volume stands on wherever that lies, and cannot tell one that was
- * deleted by hand from one that is not mounted. Moved within its file system, a volume is known again by its
- * inode. A copy is refused (-ESTALE) until it was adopted: with the original's id, its removal would take the
- * original's registration. A volume is open for writing once at a time (flock on the map).
+ * A volume is registered in the store under its id, with its manifest, its path and the device and inode of
+ * its directory. gc keeps what a registered volume stands on wherever that lies, and cannot tell one that
+ * was deleted by hand from one that is not mounted. Moved within its file system, a volume is known again
+ * by its inode. A copy is refused (-ESTALE) until it was adopted: with the original's id, its removal would
+ * take the original's registration. A volume is open for writing once at a time (flock on the map).
  *
  * Threads: one thread at a time. Errors as in store.h.
  */
@@ -55,9 +55,9 @@ int volume_open_image(struct store *store, const char *image, const char *scratc
 /* Unflushed writes are in the delta, but not in the map: flush first. */
 void volume_close(struct volume *volume);
 
-/* Deletes a closed volume: its files and its registration. After a failure it can be repeated. A copy's removal
- * leaves the original's registration; a path whose volume was deleted by hand loses its registration. What it
- * shares with images stays until gc. */
+/* Deletes a closed volume: its files and its registration. After a failure it can be repeated. A copy's
+ * removal leaves the original's registration; a path whose volume was deleted by hand loses its
+ * registration. What it shares with images stays until gc. */
 int volume_remove(struct store *store, const char *path);
 
 /* What `stellarium ls` says of a registered volume. */
@@ -78,8 +78,8 @@ struct volume_listed {
     uint64_t bytes_written; /* blocks of the delta */
 };
 
-/* Calls `visit` with each registered volume, until one call does not return 0, which is returned. A file that is
- * no registration is warned of. */
+/* Calls `visit` with each registered volume, until one call does not return 0, which is returned. A file
+ * that is no registration is warned of. */
 int store_each_volume(struct store *store, int (*visit)(void *opaque, const struct volume_listed *volume),
                       void *opaque);
 
@@ -89,9 +89,9 @@ int volume_find(struct store *store, const char *prefix, char ret_id[33]);
 /* Removes the volume `id` if it is at its path, and its registration. */
 int volume_forget(struct store *store, const char *id);
 
-/* Registers a volume that was copied, or moved from another file system, or restored, as one of its own with a
- * new id; one that is registered, at the path where it is now. Verifies that the store has what it stands on.
- * May be repeated after a failure. */
+/* Registers a volume that was copied, or moved from another file system, or restored, as one of its own
+ * with a new id; one that is registered, at the path where it is now. Verifies that the store has what it
+ * stands on. May be repeated after a failure. */
 int volume_adopt(struct store *store, const char *path, char ret_id[33]);
 
 uint64_t volume_bytes(const struct volume *volume);

@@ -51,18 +51,6 @@ static int describe(struct store *store, const char *image, uint64_t bytes,
     return 0;
 }
 
-/* The files that are there are unlinked: 0, or the first error. */
-static int remove_files(int directory, const char *const *files, unsigned count)
-{
-    int first = 0;
-    for (unsigned i = 0; i < count; i++) {
-        int r = sys_unlink(directory, files[i], 0);
-        if (first == 0 && r != -ENOENT)
-            first = r;
-    }
-    return first;
-}
-
 int volume_create(struct store *store, const char *image, uint64_t bytes, const char *path)
 {
     static const char *const files[] = {VOLUME_NEW, VOLUME_DESCRIPTION, "delta", "map"};
@@ -116,8 +104,9 @@ static int unregister(struct store *store, const char *id)
 }
 
 /*
- * In steps that can be repeated from any point. The new name of the description comes first and is made durable:
- * from then on it is no volume any more, and may lose what it stands on; the name keeps the id for a repetition.
+ * In steps that can be repeated from any point. The new name of the description comes first and is made
+ * durable: from then on it is no volume any more, and may lose what it stands on; the name keeps the id for
+ * a repetition.
  */
 static int remove_steps(struct store *store, const char *path, int directory, const char *registered)
 {
@@ -126,11 +115,11 @@ static int remove_steps(struct store *store, const char *path, int directory, co
     if (r == 0)
         r = sys_fsync(directory);
     if (r == 0 || r == -ENOENT)
-        r = remove_files(directory, data, ARRAY_SIZE(data));
+        r = volume_remove_files(directory, data, ARRAY_SIZE(data));
     if (r == 0 && registered && (r = unregister(store, registered)) < 0)
         return r;
     if (r == 0)
-        r = remove_files(directory, rest, ARRAY_SIZE(rest));
+        r = volume_remove_files(directory, rest, ARRAY_SIZE(rest));
     if (r == 0)
         r = sys_unlink(AT_FDCWD, path, AT_REMOVEDIR);
     /* Files of somebody else stay, and with them the directory; "." and a mount point stay as well. */
@@ -241,56 +230,6 @@ int volume_find(struct store *store, const char *prefix, char ret_id[33])
     if (r == 0)
         memcpy(ret_id, search.id, sizeof(search.id));
     return r;
-}
-
-/* Whether a writer, or any process, has the volume open: asked in a way that keeps only writers out, for a moment. */
-static bool is_open(int directory)
-{
-    CLEANUP_FD int map = openat(directory, "map", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    return map >= 0 && flock(map, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
-}
-
-static bool has(int directory, const char *file, struct stat *ret_status)
-{
-    return fstatat(directory, file, ret_status, AT_SYMLINK_NOFOLLOW) == 0;
-}
-
-enum volume_state volume_entry_state(const struct volume_entry *entry, uint64_t *ret_written)
-{
-    struct volume_description description;
-    struct stat status;
-    *ret_written = 0;
-    CLEANUP_FD int directory = open(entry->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (directory < 0)
-        return VOLUME_MISSING;
-    if (!volume_entry_is(entry, directory))
-        return VOLUME_REPLACED;
-    if (has(directory, "delta", &status))
-        *ret_written = (uint64_t)status.st_blocks * 512;
-    if (!has(directory, VOLUME_DESCRIPTION, &status)) {
-        if (has(directory, VOLUME_REMOVED, &status))
-            return VOLUME_HALF_REMOVED;
-        bool started = has(directory, VOLUME_NEW, &status);
-        return started || !(has(directory, "map", &status) || has(directory, "delta", &status))
-                   ? VOLUME_HALF_MADE
-                   : VOLUME_DAMAGED;
-    }
-    if (volume_description_read(directory, entry->path, VOLUME_DESCRIPTION, &description) < 0)
-        return VOLUME_DAMAGED;
-    if (strcmp(description.id, entry->id) != 0)
-        return VOLUME_REPLACED;
-    if (!has(directory, "map", &status) || !has(directory, "delta", &status))
-        return VOLUME_DAMAGED;
-    return is_open(directory) ? VOLUME_IN_USE : VOLUME_READY;
-}
-
-void volume_entry_sweep(const struct volume_entry *entry)
-{
-    static const char *const files[] = {VOLUME_NEW, VOLUME_REMOVED, "delta", "map"};
-    CLEANUP_FD int directory = open(entry->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (directory >= 0 && volume_entry_is(entry, directory) &&
-        remove_files(directory, files, ARRAY_SIZE(files)) == 0)
-        (void)sys_unlink(AT_FDCWD, entry->path, AT_REMOVEDIR);
 }
 
 struct listing {

@@ -4,7 +4,8 @@
 
 #include <fcntl.h>
 
-/* Pages of the map that the delta has as data are read; those it has as holes are zeros, which need no look. */
+/* Pages of the map that the delta has as data are read; those it has as holes are zeros, which need no
+ * look. */
 static void survey_delta(const struct ingest_source *source, uint64_t page, uint64_t end, uint64_t first_page,
                          struct region_map *map)
 {

@@ -74,7 +74,8 @@ int volume_map_header_read(int map, const char *path, struct volume_description 
     return 0;
 }
 
-/* Version 1 of a registration has two lines: manifest, path. Version 2 has a third: "directory DEVICE INODE". */
+/* Version 1 of a registration has two lines: manifest, path. Version 2 has a third: "directory DEVICE
+ * INODE". */
 int volume_entry_read(struct store *store, const char *id, struct volume_entry *ret_entry)
 {
     char text[PATH_MAX + OBJECT_ID_TEXT + 64];

@@ -1,5 +1,5 @@
-/* The small files of a volume: volume.json, the map's header, and the registration in the store. Private to the
- * store. */
+/* The small files of a volume: volume.json, the map's header, and the registration in the store. Private to
+ * the store. */
 #pragma once
 
 #include "store/private.h"
@@ -8,7 +8,8 @@
 #define VOLUME_MAP_MAGIC "STELVMAP"
 #define VOLUME_VERSION   1u
 
-/* The files of a volume. While it is made, its description has the second name; while it is removed, the third. */
+/* The files of a volume. While it is made, its description has the second name; while it is removed, the
+ * third. */
 #define VOLUME_DESCRIPTION "volume.json"
 #define VOLUME_NEW         "volume.json.new"
 #define VOLUME_REMOVED     "volume.json.removed"
@@ -39,8 +40,9 @@ int volume_map_header_read(int map, const char *path, struct volume_description 
                            bool *ret_name_durable);
 
 /*
- * A registration: STORE/volumes/ID. It belongs to one directory, which it knows by device and inode, so that a copy
- * of a volume is not taken for the volume: who removed the copy would take the original's base away.
+ * A registration: STORE/volumes/ID. It belongs to one directory, which it knows by device and inode, so
+ * that a copy of a volume is not taken for the volume: who removed the copy would take the original's base
+ * away.
  */
 struct volume_entry {
     char id[33];
@@ -60,14 +62,17 @@ bool volume_entry_is(const struct volume_entry *entry, int directory);
 int volume_entry_write(struct store *store, const struct volume_description *description, int directory,
                        bool replace);
 
+/* Unlinks the files that are there: 0, or the first error. No message. */
+int volume_remove_files(int directory, const char *const *files, unsigned count);
+
 /* How the volume is, and how many bytes its delta has. */
 enum volume_state volume_entry_state(const struct volume_entry *entry, uint64_t *ret_written);
 
 /* Removes the files of a volume that is half made or half removed, as far as that goes. */
 void volume_entry_sweep(const struct volume_entry *entry);
 
-/* 0 if the open directory is registered as this volume. One that was moved is registered at its new path then,
- * unless `read_only`. -ENOENT: not registered. -ESTALE: a copy, or moved from another file system. */
+/* 0 if the open directory is registered as this volume. One that was moved is registered at its new path
+ * then, unless `read_only`. -ENOENT: not registered. -ESTALE: a copy, or moved from another file system. */
 int volume_check_registered(struct store *store, const char *path, int directory, bool read_only,
                             const struct volume_description *description);
 

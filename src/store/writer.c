@@ -89,7 +89,8 @@ static void batch_drop(struct store_writer *writer, struct batch *batch, unsigne
     free(batch);
 }
 
-/* What a failed writer has put into the store is needed by nothing, unless another one has found it meanwhile. */
+/* What a failed writer has put into the store is needed by nothing, unless another one has found it
+ * meanwhile. */
 static void give_back(struct store *store)
 {
     char message[512];
@@ -309,8 +310,8 @@ static int sync_manifest_shard(struct store *store, const char *path)
     return directory_sync(store->manifests, shard);
 }
 
-/* Whether the manifest that is there is this one: not verified in this boot, but right. It is left in place then, as a
- * reader may have locked it. */
+/* Whether the manifest that is there is this one: not verified in this boot, but right. It is left in place
+ * then, as a reader may have locked it. */
 static bool is_same_manifest(struct store *store, const char *path, const struct manifest *manifest)
 {
     CLEANUP_FREE uint8_t *bytes = malloc(manifest->length);

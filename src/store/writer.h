@@ -13,8 +13,8 @@ struct store_writer;
 
 int writer_begin(struct store *store, struct store_writer **ret_writer);
 
-/* Gives up the lease and removes what was staged and not published. If objects were published and no manifest, gc
- * takes them back. The last message stays. */
+/* Gives up the lease and removes what was staged and not published. If objects were published and no
+ * manifest, gc takes them back. The last message stays. */
 void writer_end(struct store_writer *writer);
 
 /*
@@ -24,8 +24,8 @@ void writer_end(struct store_writer *writer);
  */
 int writer_has(struct store_writer *writer, const struct object_id *id, unsigned pages, bool *ret_has);
 
-/* Counts on a manifest that is there, and on its objects: gc keeps them as long as the writer lives. -ENODATA if
- * one is missing, -EBADMSG if one is corrupt. */
+/* Counts on a manifest that is there, and on its objects: gc keeps them as long as the writer lives.
+ * -ENODATA if one is missing, -EBADMSG if one is corrupt. */
 int writer_hold(struct store_writer *writer, const struct manifest *manifest);
 
 /* An empty file for one object. With `direct`, it is written past the page cache where that is possible. */

@@ -347,7 +347,8 @@ Test(store, files_that_do_not_belong_there_are_passed_over)
     import_seed("image", 2, 300);
 }
 
-/* What a writer that was killed has left goes with the next one; what a writer that failed has stored, at once. */
+/* What a writer that was killed has left goes with the next one; what a writer that failed has stored, at
+ * once. */
 Test(store, nothing_stays_of_writers_that_end)
 {
     struct store_writer *writer = NULL;

@@ -1,4 +1,5 @@
 /* store: ingest. What is stored of an image, what is pointed at, and that it reads as it was. */
+#include "store/pageindex.h"
 #include "store_rig.h"
 
 static struct rig rig;
@@ -193,4 +194,54 @@ Test(ingest, export_and_diff_agree_with_the_image)
     manifest_free(b);
     free(bytes);
     free(read);
+}
+
+static unsigned refusals;
+
+static int refuse_ring(const struct store_step *step)
+{
+    if (strcmp(step->name, "ring") != 0 || refusals == 0)
+        return 0;
+    return refusals-- % 2 ? -EAGAIN : -EBUSY;
+}
+
+Test(ingest, goes_on_when_the_ring_takes_no_requests_for_a_moment)
+{
+    uint64_t own[600];
+    for (unsigned i = 0; i < 600; i++)
+        own[i] = i + 1;
+    uint8_t *bytes = pages_make(own, 600);
+    refusals = 7;
+    store_fault = refuse_ring;
+    int r = rig_try_import(&rig, bytes, 600 * STORE_PAGE, "image", NULL, 1, 0, NULL, NULL);
+    store_fault = NULL;
+    cr_assert_eq(r, 0, "%s", fail_text());
+    cr_assert_eq(refusals, 0, "%u refusals left", refusals);
+    rig_expect(&rig, "image", bytes, 600);
+    free(bytes);
+}
+
+/* Pages whose hashes fell to one place of the table took time squared. The seed is the store's own and
+ * random. */
+Test(ingest, the_page_index_has_a_seed_of_its_own)
+{
+    struct rig other;
+    uint8_t page[STORE_PAGE];
+    struct page_index *index[2] = {NULL};
+    rig_make(&other);
+    struct store *stores[2] = {rig.store, other.store};
+    page_fill(page, 1);
+    uint64_t hashes[2];
+    for (unsigned i = 0; i < 2; i++) {
+        cr_assert_eq(page_index_new(stores[i], NULL, 0, &index[i]), 0, "%s", fail_text());
+        cr_assert_eq(page_index_need(index[i]), 0, "%s", fail_text());
+        hashes[i] = page_hash(index[i], page);
+        page_index_free(index[i]);
+    }
+    cr_assert_neq(hashes[0], hashes[1], "two stores hash alike");
+    cr_assert_eq(page_index_new(rig.store, NULL, 0, &index[0]), 0, "%s", fail_text());
+    cr_assert_eq(page_index_need(index[0]), 0, "%s", fail_text());
+    cr_assert_eq(page_hash(index[0], page), hashes[0], "a store's seed changes");
+    page_index_free(index[0]);
+    rig_remove(&other);
 }

@@ -15,7 +15,8 @@ int command_init(const struct call *call)
     return r;
 }
 
-/* "-", or a path of what standard output is, as /dev/stdout is. A file would be replaced, so it does not count. */
+/* "-", or a path of what standard output is, as /dev/stdout is. A file would be replaced, so it does not
+ * count. */
 static bool is_output(const char *path)
 {
     struct stat named, output;

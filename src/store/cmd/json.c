@@ -3,7 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Bytes of the UTF-8 character at `text`; 0 if there is none. Neither overlong forms nor surrogates are characters. */
+/* Bytes of the UTF-8 character at `text`; 0 if there is none. Neither overlong forms nor surrogates are
+ * characters. */
 static unsigned utf8_length(const unsigned char *text)
 {
     unsigned length = text[0] < 0x80 ? 1 : text[0] < 0xc2 ? 0 : text[0] < 0xe0 ? 2 : text[0] < 0xf0 ? 3 : 4;
