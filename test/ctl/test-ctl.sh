@@ -243,6 +243,50 @@ payload_limit()
     ended_with 143
 }
 
+voltctl_life()
+{
+    fresh
+    export VOLT_RUNTIME_DIR=$work/vm/run
+    ctl=$build/voltctl
+    "$ctl" list | grep -q '^NAME'
+    "$ctl" start web --kernel kernel --cmdline deaf=1 --memory 32M --disk disk
+    "$ctl" start idle
+    "$ctl" list | grep -q '^web  *Running  *[0-9]*  *1  *32  *1$'
+    "$ctl" list --json | tr '\n' ' ' | grep -q '^\[{"name":"idle","state":"Not started",.*{"name":"web","state":"Running",.*\]'
+    [ "$(stat -c %a run run/web.sock | tr '\n' ' ')" = "700 600 " ]
+    "$ctl" start web && return 1
+    "$ctl" start web --memory 64M && return 1
+    "$ctl" start idle 2>err && return 1
+    grep -q 'idle: Start microvm error: Cannot start microvm without kernel configuration' err
+    "$ctl" rm web 2>err && return 1
+    grep -q 'web: runs' err
+    "$ctl" events web >followed &
+    "$ctl" pause web
+    "$ctl" list | grep -q '^web  *Paused'
+    "$ctl" resume web
+    "$ctl" config web | grep -q '"mem_size_mib":32'
+    "$ctl" metrics web | grep -q '^stardust_state{state="running"} 1'
+    "$ctl" logs --console web | grep -q 'hello from a guest'
+    "$ctl" stop --timeout 0 web
+    wait
+    grep -q '"event":"ended"' followed
+    "$ctl" logs web | grep -q 'did not shut down in time'
+    "$ctl" start wrong --kernel nothing 2>err && return 1
+    grep -q 'wrong: did not start: .*nothing: No such file' err
+    "$ctl" stop --force idle
+    "$ctl" stop idle 2>err && return 1
+    grep -q 'idle: no VM of that name' err
+    "$ctl" rm idle
+    "$ctl" rm web
+    "$ctl" rm wrong
+    [ -z "$(ls run)" ]
+    local status=0
+    "$ctl" rm ../x 2>err || status=$?
+    [ "$status" -eq 1 ]
+    "$ctl" nonsense 2>err || status=$?
+    [ "$status" -eq 2 ]
+}
+
 tap_run "payloads and the metadata store have limits" payload_limit
 tap_run "a stale socket is replaced, a live one is not" stale_socket
 if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then
@@ -258,4 +302,5 @@ tap_run "a command line and a socket" command_line
 tap_run "events, and a shutdown with a deadline" events_and_shutdown
 tap_run "10,000 calls leak nothing" many_calls
 tap_run "1,000 idle connections" idle_connections
+tap_run "voltctl, from start to rm" voltctl_life
 tap_done

@@ -27,6 +27,7 @@ ARROWS = {
     "src": ["src/base", "src/boot", "src/dev", "src/loop", "src/sec", "src/store", "src/vcpu"],
     "src/main.c": ["src", "src/base", "src/ctl", "src/loop"],
     "src/ctl": ["src", "src/base", "src/boot", "src/dev", "src/loop", "src/sec", "src/store", "src/vcpu"],
+    "src/ctl/voltctl": ["src/base", "src/ctl"],
     "guest/init": ["src/base"],
     "guest/kernel": ["src/base", "src/boot", "src/store"],
 }

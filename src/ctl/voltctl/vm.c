@@ -1,0 +1,33 @@
+/* Where a VM's files are, and the way to its socket. */
+#include "ctl/ctl.h"
+#include "ctl/voltctl/voltctl.h"
+
+#include <stdio.h>
+#include <string.h>
+
+int vm_file(const struct invocation *invocation, const char *suffix, char ret_path[PATH_MAX])
+{
+    int length;
+    if (strchr(invocation->name, '/') && strcmp(suffix, ".sock") == 0)
+        length = snprintf(ret_path, PATH_MAX, "%s", invocation->name);
+    else {
+        int r = ctl_check_id(invocation->name);
+        if (r < 0)
+            return fail(r, "'%s' is no name of a VM: 1 to 64 letters, digits and hyphens", invocation->name);
+        length = snprintf(ret_path, PATH_MAX, "%s/%s%s", invocation->directory, invocation->name, suffix);
+    }
+    return length < PATH_MAX ? 0 : fail(-ENAMETOOLONG, "%s: too long", invocation->name);
+}
+
+int vm_connect(const struct invocation *invocation, struct client *ret_client)
+{
+    char path[PATH_MAX];
+    int r = vm_file(invocation, ".sock", path);
+    if (r == 0)
+        r = client_connect(path, ret_client);
+    if (r == -ENOENT)
+        return fail(r, "%s: no VM of that name (%s is not there)", invocation->name, path);
+    if (r == -ECONNREFUSED)
+        return fail(r, "%s: has ended (voltctl rm takes away what it left)", invocation->name);
+    return r;
+}

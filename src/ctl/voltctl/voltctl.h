@@ -1,0 +1,27 @@
+/* Inside voltctl: what a command gets, and the commands. */
+#pragma once
+
+#include "ctl/voltctl/client.h"
+
+#include <limits.h>
+
+#define NAME_MAX_BYTES 64 /* as --id of volt-vmm */
+
+struct invocation {
+    const char *directory; /* of the sockets */
+    const char *name;      /* of the VM, or the path of its socket; NULL for commands without one */
+    char **rest;           /* what follows, NULL at the end */
+    bool json, force, console;
+    unsigned timeout_seconds;
+};
+
+/* Names of files that belong to the VM. -EINVAL or -ENAMETOOLONG with a message. */
+int vm_file(const struct invocation *invocation, const char *suffix, char ret_path[PATH_MAX]);
+
+/* Connects to the VM's socket, or says what is wrong with it. */
+int vm_connect(const struct invocation *invocation, struct client *ret_client);
+
+/* Each returns 0, or a negative errno with a message. */
+typedef int voltctl_command(const struct invocation *invocation);
+voltctl_command do_list, do_start, do_stop, do_pause, do_resume, do_config, do_metrics, do_events, do_logs,
+    do_rm;
