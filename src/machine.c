@@ -1,8 +1,10 @@
 #include "machine.h"
 
 #include "boot/boot.h"
+#include "dev/acpi_pm.h"
+#include "dev/cmos.h"
 #include "dev/disk_opener.h"
-#include "dev/legacy.h"
+#include "dev/i8042.h"
 #include "dev/uart.h"
 #include "dev/virtio.h"
 #include "terminal.h"
@@ -31,7 +33,9 @@ struct machine {
     struct bus *bus;
     struct irq_lines *lines;
     struct uart *uart;
-    struct legacy *legacy;
+    struct i8042 i8042;
+    struct cmos cmos;
+    struct acpi_pm acpi_pm;
     struct virtio_device *devices[CONFIG_DRIVES_MAX + 1];
     unsigned slots;        /* virtio devices so far */
     unsigned busy_devices; /* at a pause and at the end: not yet quiet */
@@ -248,7 +252,7 @@ void machine_resume(struct machine *machine)
 
 void machine_power_button(struct machine *machine)
 {
-    legacy_power_button(machine->legacy);
+    acpi_pm_power_button(&machine->acpi_pm);
 }
 
 /* ---- What was typed ---- */
@@ -260,7 +264,7 @@ static size_t filter_input(void *context, uint8_t *bytes, size_t length)
     size_t kept = terminal_filter(bytes, length, &command);
     switch (command) {
     case TERMINAL_END: machine_end(machine, MACHINE_ENDED, "ended by Ctrl-A x"); break;
-    case TERMINAL_POWER_BUTTON: legacy_power_button(machine->legacy); break;
+    case TERMINAL_POWER_BUTTON: acpi_pm_power_button(&machine->acpi_pm); break;
     case TERMINAL_HELP: fputs(terminal_help, stderr); break;
     case TERMINAL_NOTHING: break;
     }
@@ -316,7 +320,7 @@ static int make_vm(struct machine *machine)
 
 static int make_bus(struct machine *machine)
 {
-    int r = bus_new(machine->loop, &machine->bus);
+    int r = bus_new(machine->loop, &machine->vm, &machine->bus);
     if (r == 0)
         r = mailbox_new(machine->loop, deliver_news, machine, &machine->news);
     if (r == 0)
@@ -340,12 +344,14 @@ static int add_console(struct machine *machine)
     return r;
 }
 
-static int add_legacy(struct machine *machine)
+static int add_pc_chips(struct machine *machine)
 {
-    const struct legacy_config legacy = {.shutdown = shutdown_requested, .context = machine};
-    int r = legacy_new(&legacy, &machine->legacy);
+    const struct shutdown_handler shutdown = {.request = shutdown_requested, .context = machine};
+    int r = i8042_attach(&machine->i8042, machine->bus, &shutdown);
     if (r == 0)
-        r = legacy_attach(machine->legacy, machine->bus, machine->lines);
+        r = cmos_attach(&machine->cmos, machine->bus);
+    if (r == 0)
+        r = acpi_pm_attach(&machine->acpi_pm, machine->bus, machine->lines, &shutdown);
     return r;
 }
 
@@ -438,11 +444,11 @@ static int assemble(struct machine *machine, enum machine_status *ret_blame)
         int (*step)(struct machine *machine);
         enum machine_status blame;
     } steps[] = {
-        {open_files, MACHINE_BAD_CONFIG},  {make_memory, MACHINE_HOST_FAILED},
-        {make_disks, MACHINE_BAD_CONFIG},  {make_entropy, MACHINE_HOST_FAILED},
-        {load_guest, MACHINE_BAD_CONFIG},  {make_vm, MACHINE_HOST_FAILED},
-        {make_bus, MACHINE_HOST_FAILED},   {add_console, MACHINE_HOST_FAILED},
-        {add_legacy, MACHINE_HOST_FAILED}, {attach_devices, MACHINE_HOST_FAILED},
+        {open_files, MACHINE_BAD_CONFIG},    {make_memory, MACHINE_HOST_FAILED},
+        {make_disks, MACHINE_BAD_CONFIG},    {make_entropy, MACHINE_HOST_FAILED},
+        {load_guest, MACHINE_BAD_CONFIG},    {make_vm, MACHINE_HOST_FAILED},
+        {make_bus, MACHINE_HOST_FAILED},     {add_console, MACHINE_HOST_FAILED},
+        {add_pc_chips, MACHINE_HOST_FAILED}, {attach_devices, MACHINE_HOST_FAILED},
         {set_entry, MACHINE_HOST_FAILED},
     };
     bool past_vm = false;

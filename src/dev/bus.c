@@ -21,17 +21,17 @@ struct bus_space {
 
 struct bus {
     struct mailbox *mailbox;
-    struct vm *vm;              /* who keeps coalesced writes; NULL if there are none */
+    struct vm *vm;              /* NULL: no coalesced writes */
     struct bus_space spaces[2]; /* by enum vcpu_space */
 };
 
-/* What a message means; its sender is the waiting access for the last two. */
-enum bus_message { BUS_WRITE, BUS_READ, BUS_WRITE_WAITED };
+struct bus_waiter {
+    struct bus_call *call;
+    _Atomic uint32_t answered; /* a futex word */
+};
 
-static inline uint32_t message_kind(enum bus_message what, enum vcpu_space space)
-{
-    return (uint32_t)what << 1 | (uint32_t)space;
-}
+/* What the payload of a message is: a struct bus_call, or the struct bus_waiter of one that is waited for. */
+enum bus_message { BUS_POST, BUS_CALL };
 
 /* The range that holds the whole access, or NULL. */
 static const struct bus_range *bus_find(const struct bus *bus, enum vcpu_space space, uint64_t address,
@@ -71,57 +71,38 @@ int bus_add(struct bus *bus, enum vcpu_space space, uint64_t base, uint64_t size
     return 0;
 }
 
-/* Lets the vCPU that sleeps in wait_for_answer() go on. */
-static void answer(struct vcpu_access *access)
-{
-    atomic_store_explicit(&access->answered, 1, memory_order_release);
-    syscall(SYS_futex, &access->answered, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-}
-
-static void wait_for_answer(struct vcpu_access *access)
-{
-    while (!atomic_load_explicit(&access->answered, memory_order_acquire))
-        syscall(SYS_futex, &access->answered, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
-}
-
-/* The mailbox's deliver function: the loop's side of an access. */
+/* The mailbox's deliver function. */
 static void bus_deliver(void *owner, const struct message *message)
 {
-    struct bus *bus = owner;
-    enum vcpu_space space = (enum vcpu_space)(message->kind & 1);
-    struct vcpu_access *access = message->payload;
-    const struct bus_range *range = bus_find(bus, space, message->address, message->length);
-    CHECK(range != NULL); /* the sender found it */
-    uint64_t offset = message->address - range->base;
+    (void)owner;
+    struct bus_waiter *waiter = message->kind == BUS_CALL ? message->payload : NULL;
+    struct bus_call *call = waiter ? waiter->call : message->payload;
+    call->run(call->device, message->address, message->length, message->value, waiter);
+}
 
-    switch ((enum bus_message)(message->kind >> 1)) {
-    case BUS_WRITE: range->ops->write(range->device, offset, message->length, message->value); break;
-    case BUS_READ:
-        access->value = range->ops->read(range->device, offset, message->length);
-        answer(access);
-        break;
-    case BUS_WRITE_WAITED:
-        range->ops->write_waited(range->device, offset, message->length, message->value,
-                                 (struct bus_waiter *)access);
-        break;
-    }
+void bus_post(struct bus *bus, struct bus_call *call, uint64_t offset, unsigned length, uint64_t value)
+{
+    const struct message message = {
+        .address = offset, .value = value, .length = length, .kind = BUS_POST, .payload = call};
+    mailbox_post(bus->mailbox, &message);
+}
+
+void bus_call(struct bus *bus, struct bus_call *call, uint64_t offset, unsigned length, uint64_t value)
+{
+    struct bus_waiter waiter = {.call = call};
+    const struct message message = {
+        .address = offset, .value = value, .length = length, .kind = BUS_CALL, .payload = &waiter};
+    mailbox_post(bus->mailbox, &message);
+    while (!atomic_load_explicit(&waiter.answered, memory_order_acquire))
+        syscall(SYS_futex, &waiter.answered, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
 }
 
 void bus_done(struct bus_waiter *waiter)
 {
-    answer((struct vcpu_access *)waiter);
-}
-
-static void bus_post(struct bus *bus, struct vcpu_access *access, enum bus_message what)
-{
-    struct message message = {
-        .address = access->address,
-        .value = access->value,
-        .length = access->length,
-        .kind = message_kind(what, access->space),
-        .payload = access,
-    };
-    mailbox_post(bus->mailbox, &message);
+    /* After the store the waiter may be gone. Waking an address that is nobody's any more is harmless. */
+    _Atomic uint32_t *answered = &waiter->answered;
+    atomic_store_explicit(answered, 1, memory_order_release);
+    syscall(SYS_futex, answered, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
 void bus_access(void *context, struct vcpu_access *access)
@@ -132,30 +113,16 @@ void bus_access(void *context, struct vcpu_access *access)
         access->value = UINT64_MAX; /* an open bus */
         return;
     }
-    const struct bus_ops *ops = range->ops;
     uint64_t offset = access->address - range->base;
-    atomic_store_explicit(&access->answered, 0, memory_order_relaxed);
-
-    if (access->is_write) {
-        if (ops->fast_write && ops->fast_write(range->device, offset, access->length, access->value))
-            return;
-        bool waits =
-            ops->write_waits && ops->write_waits(range->device, offset, access->length, access->value);
-        bus_post(bus, access, waits ? BUS_WRITE_WAITED : BUS_WRITE);
-        if (!waits)
-            return;
-    } else {
-        if (ops->fast_read && ops->fast_read(range->device, offset, access->length, &access->value))
-            return;
-        bus_post(bus, access, BUS_READ);
-    }
-    wait_for_answer(access);
+    if (access->is_write)
+        range->ops->write(range->device, offset, access->length, access->value);
+    else
+        access->value = range->ops->read(range->device, offset, access->length);
 }
 
-int bus_coalesce_mmio(struct bus *bus, struct vm *vm, gpa_t address)
+int bus_coalesce_mmio(struct bus *bus, gpa_t address)
 {
-    bus->vm = vm;
-    return vm_coalesce_mmio(vm, address, sizeof(uint32_t));
+    return bus->vm ? vm_coalesce_mmio(bus->vm, address, sizeof(uint32_t)) : 0;
 }
 
 void bus_drain_coalesced(struct bus *bus)
@@ -163,12 +130,8 @@ void bus_drain_coalesced(struct bus *bus)
     struct vcpu_access access;
     /* As many as KVM keeps, and more: a guest that goes on writing is heard the next time. */
     unsigned budget = 256;
-    while (bus->vm && budget-- > 0 && vm_pop_coalesced(bus->vm, &access)) {
-        const struct bus_range *range = bus_find(bus, access.space, access.address, access.length);
-        if (range)
-            (void)range->ops->fast_write(range->device, access.address - range->base, access.length,
-                                         access.value);
-    }
+    while (bus->vm && budget-- > 0 && vm_pop_coalesced(bus->vm, &access))
+        bus_access(bus, &access);
 }
 
 void bus_drain(struct bus *bus)
@@ -176,11 +139,12 @@ void bus_drain(struct bus *bus)
     mailbox_drain(bus->mailbox);
 }
 
-int bus_new(struct loop *loop, struct bus **ret_bus)
+int bus_new(struct loop *loop, struct vm *vm, struct bus **ret_bus)
 {
     struct bus *bus = calloc(1, sizeof(*bus));
     if (!bus)
         return fail(-ENOMEM, "no memory for the bus");
+    bus->vm = vm;
     int r = mailbox_new(loop, bus_deliver, bus, &bus->mailbox);
     if (r < 0) {
         free(bus);

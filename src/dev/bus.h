@@ -1,16 +1,17 @@
 /*
- * The bus: which device answers at which address, on which thread.
+ * The bus: which device answers at which address.
  *
- *   vcpu thread: KVM_RUN exits with an access ──► bus_access()
- *        │ the device can answer from atomics (fast_read, fast_write): done, the loop is not disturbed
- *        │ a write: posted to the mailbox, the vCPU goes on at once (order is kept)
- *        │ a read, or a write that the device marks as waited for: posted, the vCPU sleeps until the loop
- * answers ▼ loop thread: device->read / device->write, one after the other: no device needs a lock
+ *   vCPU thread: KVM_RUN exits with an access ──► bus_access() ──► device->read / device->write
+ *        │ most registers are atomics or lie under the device's own lock: done, the loop is not disturbed
+ *        │ bus_post(): the device has the loop do something; the vCPU goes on at once (order is kept)
+ *        │ bus_call(): the same, and the vCPU sleeps until the device says bus_done()
+ *        ▼
+ *   loop thread: call->run, one after the other, in the order in which they were posted
  *
- * And some writes stay in KVM until the loop asks for them (bus_coalesce_mmio), in order among themselves
- * alone.
+ * Coalesced writes stay in KVM until the loop drains them (bus_coalesce_mmio). They are ordered only among
+ * themselves.
  *
- * Accesses that no device claims read as all ones and write into nothing, as on a PC.
+ * Accesses that no device claims read as all ones, and writes to them have no effect, as on a PC.
  */
 #pragma once
 
@@ -20,28 +21,25 @@
 
 struct bus;
 
-/* Tells a vCPU that waits for a write (write_waits) that it may go on. Kept by the device until then. */
-struct bus_waiter;
-
+/* On vCPU threads, several at once: so a device answers from atomics, or under a lock of its own that it holds
+ * over no wait and no callback. `length` is 1, 2, 4 or 8 bytes, inside the range. Both required. */
 struct bus_ops {
-    /* Loop thread. Value of `length` (1, 2, 4, 8) bytes at `offset` in the range. Required. */
     uint64_t (*read)(void *device, uint64_t offset, unsigned length);
-    /* Loop thread. Required. */
     void (*write)(void *device, uint64_t offset, unsigned length, uint64_t value);
-    /* vCPU threads, several at once: answer from atomics alone and return true, or return false and the
-     * access goes to the loop. Optional. */
-    bool (*fast_read)(void *device, uint64_t offset, unsigned length, uint64_t *ret_value);
-    bool (*fast_write)(void *device, uint64_t offset, unsigned length, uint64_t value);
-    /* vCPU threads: true if the guest must not go on before the device has finished with this write (a reset:
-     * the guest may reuse the memory of requests right after it). Such a write ends with write_waited(), not
-     * write(), on the loop thread, and the device calls bus_done(waiter) at once or later. Both optional, but
-     * together. */
-    bool (*write_waits)(void *device, uint64_t offset, unsigned length, uint64_t value);
-    void (*write_waited)(void *device, uint64_t offset, unsigned length, uint64_t value,
-                         struct bus_waiter *waiter);
 };
 
-int bus_new(struct loop *loop, struct bus **ret_bus);
+/* A vCPU that sleeps in bus_call(). */
+struct bus_waiter;
+
+/* What a device has the loop do with an access. It lives in the device, filled in before the vCPUs run. */
+struct bus_call {
+    /* Loop thread. `waiter` is NULL for bus_post(). */
+    void (*run)(void *device, uint64_t offset, unsigned length, uint64_t value, struct bus_waiter *waiter);
+    void *device;
+};
+
+/* `vm`: who keeps coalesced writes; lent, or NULL if there are none. */
+int bus_new(struct loop *loop, struct vm *vm, struct bus **ret_bus);
 void bus_free(struct bus *bus);
 
 /* Before the vCPUs run. -EEXIST if the range overlaps another, -ENOSPC when the bus's table is full. */
@@ -49,12 +47,12 @@ int bus_add(struct bus *bus, enum vcpu_space space, uint64_t base, uint64_t size
             void *device);
 
 /*
- * Before the vCPUs run: what the guest writes to the four bytes at `address` need not exit; it reaches the
- * device's fast_write at the loop's next bus_drain_coalesced(), or, where KVM has no room or no such thing, at
- * once on the vCPU's thread. For a register whose effect nobody looks for before that. Negative errno with
- * message from KVM.
+ * Before the vCPUs run: the guest's writes to the four bytes at `address` need not exit. They reach the device's
+ * write(), on the loop thread, at the next bus_drain_coalesced(); or at once, on the vCPU's thread, where KVM has
+ * no room or cannot coalesce. For a register whose effect matters only at that point. Negative errno with message
+ * from KVM.
  */
-int bus_coalesce_mmio(struct bus *bus, struct vm *vm, gpa_t address);
+int bus_coalesce_mmio(struct bus *bus, gpa_t address);
 
 /* Loop thread: the coalesced writes so far take effect. */
 void bus_drain_coalesced(struct bus *bus);
@@ -62,8 +60,12 @@ void bus_drain_coalesced(struct bus *bus);
 /* The vCPU side, as a vcpu_access function; `bus` is the context. */
 void bus_access(void *bus, struct vcpu_access *access);
 
-/* Loop thread: the posted writes so far take effect. Devices call it before acting on a kick. */
+/* vCPU threads, from read() or write(). bus_call() returns when the device has called bus_done(). */
+void bus_post(struct bus *bus, struct bus_call *call, uint64_t offset, unsigned length, uint64_t value);
+void bus_call(struct bus *bus, struct bus_call *call, uint64_t offset, unsigned length, uint64_t value);
+
+/* Loop thread: what was posted so far takes effect. */
 void bus_drain(struct bus *bus);
 
-/* Loop thread: the write that `waiter` waits for is done. Once per write_waited(). */
+/* Loop thread: the vCPU that waits may go on. Once per bus_call(), from its run() or later. */
 void bus_done(struct bus_waiter *waiter);

@@ -35,6 +35,8 @@ static const char panic_message[] = "Kernel panic - not syncing";
 
 struct uart {
     struct loop *loop;
+    struct bus *bus;
+    struct bus_call news;
     struct uart_config config;
     struct irq_source irq;
 
@@ -251,23 +253,25 @@ static uint64_t uart_read_bytes(struct uart *uart, uint64_t offset, unsigned len
     return value;
 }
 
-static bool uart_fast_read(void *device, uint64_t offset, unsigned length, uint64_t *ret_value)
+static uint64_t uart_read(void *device, uint64_t offset, unsigned length)
 {
     struct uart *uart = device;
-    /* Room for more input: this read goes to the loop, which then starts to read (uart_read). */
-    if (offset == UART_RX && atomic_load(&uart->rx_waits) && input_may_start(uart))
-        return false;
-    *ret_value = uart_read_bytes(uart, offset, length);
-    return true;
+    uint64_t value = uart_read_bytes(uart, offset, length);
+    /* Room for more input. */
+    if (offset == UART_RX && atomic_load(&uart->rx_waits) && input_may_start(uart) &&
+        atomic_exchange(&uart->rx_waits, false))
+        bus_post(uart->bus, &uart->news, offset, length, 0);
+    return value;
 }
 
-static bool uart_fast_write(void *device, uint64_t offset, unsigned length, uint64_t value)
+static void uart_write(void *device, uint64_t offset, unsigned length, uint64_t value)
 {
     struct uart *uart = device;
     bool tell = false;
     for (unsigned i = 0; i < length; i++)
         tell |= write_register(uart, (unsigned)offset + i, (uint8_t)(value >> (8 * i)));
-    return !tell; /* what is posted to the loop is only the news that it has to look (uart_write) */
+    if (tell)
+        bus_post(uart->bus, &uart->news, offset, length, value);
 }
 
 /* --- characters: loop thread --- */
@@ -420,20 +424,11 @@ static void deadline_due(struct loop_op *op, int result, unsigned flags)
     loop_stop(uart->loop, 0);
 }
 
-/* --- the bus's slow way: loop thread --- */
-
-static uint64_t uart_read(void *device, uint64_t offset, unsigned length)
-{
-    uint64_t value = uart_read_bytes(device, offset, length);
-    start_input(device);
-    return value;
-}
-
-/* The register has its value already (uart_fast_write); something in it concerns the loop. */
-static void uart_write(void *device, uint64_t offset, unsigned length, uint64_t value)
+/* Something in the registers concerns the loop. */
+static void look(void *device, uint64_t offset, unsigned length, uint64_t value, struct bus_waiter *waiter)
 {
     struct uart *uart = device;
-    (void)offset, (void)length, (void)value;
+    (void)offset, (void)length, (void)value, (void)waiter;
     switch ((enum tx_state)atomic_load(&uart->tx_state)) {
     case TX_NOW: drain_output(uart); break;
     case TX_SOON: start_timer(uart); break;
@@ -473,12 +468,9 @@ int uart_new(struct loop *loop, const struct uart_config *config, struct uart **
 
 int uart_attach(struct uart *uart, struct bus *bus, struct irq_lines *lines)
 {
-    static const struct bus_ops ops = {
-        .read = uart_read,
-        .write = uart_write,
-        .fast_read = uart_fast_read,
-        .fast_write = uart_fast_write,
-    };
+    static const struct bus_ops ops = {.read = uart_read, .write = uart_write};
+    uart->bus = bus;
+    uart->news = (struct bus_call){.run = look, .device = uart};
     int r = bus_add(bus, VCPU_PORT, LAYOUT_COM1_PORT, UART_PORTS, &ops, uart);
     if (r == 0)
         r = irq_connect(lines, LAYOUT_COM1_GSI, &uart->irq);

@@ -141,6 +141,7 @@ struct virtio_device {
     struct loop *loop;
     const struct guest_mem *mem;
     struct bus *bus;
+    struct bus_call status_call, notify_call, config_call;
     char label[24];              /* "disk 0", for messages */
     uint64_t offered;            /* features; fixed once attached */
     unsigned queue_count;        /* ops->queue_count; a device may lower it before it is attached */

@@ -79,17 +79,6 @@ static uint64_t mmio_read(void *opaque, uint64_t offset, unsigned length)
     return read_register(device, offset);
 }
 
-static bool mmio_fast_read(void *opaque, uint64_t offset, unsigned length, uint64_t *ret_value)
-{
-    struct virtio_device *device = opaque;
-    /* While the loop is changing the configuration, its generation is to be had only from the loop:
-     * afterwards. */
-    if (offset == VIRTIO_MMIO_CONFIG_GENERATION && atomic_load(&device->reg_page->config_generation) % 2)
-        return false;
-    *ret_value = mmio_read(opaque, offset, length);
-    return true;
-}
-
 /* --- writing --- */
 
 /* The states in which the driver may choose features, and set queues up: 3.1.1, steps 4 and 7. */
@@ -140,17 +129,20 @@ static void write_queue_register(struct virtio_device *device, uint64_t offset, 
         atomic_store(reg, offset == VIRTIO_MMIO_QUEUE_READY ? value & 1 : value);
 }
 
-/* True if that was all: false sends the write to the loop. */
-static bool write_register(struct virtio_device *device, uint64_t offset, uint32_t value)
+static void write_register(struct virtio_device *device, uint64_t offset, uint32_t value)
 {
     uint32_t status = atomic_load(&device->reg_page->status);
     switch (offset) {
-    case VIRTIO_MMIO_STATUS: return false;
+    case VIRTIO_MMIO_STATUS:
+        /* Waited for: what the write changes is read back, and a reset ends the use of the driver's memory. */
+        bus_call(device->bus, &device->status_call, offset, sizeof(value), value);
+        break;
     case VIRTIO_MMIO_QUEUE_NOTIFY:
         /* KVM turns those that fit into kicks; these are of the wrong width or value. */
         if (value < device->queue_count)
-            return false;
-        virtio_warn_driver(device, "queue %u notified, which there is not", value);
+            bus_post(device->bus, &device->notify_call, offset, sizeof(value), value);
+        else
+            virtio_warn_driver(device, "queue %u notified, which there is not", value);
         break;
     case VIRTIO_MMIO_DEVICE_FEATURES_SEL: atomic_store(&device->regs.device_features_select, value); break;
     case VIRTIO_MMIO_DRIVER_FEATURES_SEL: atomic_store(&device->regs.driver_features_select, value); break;
@@ -167,46 +159,45 @@ static bool write_register(struct virtio_device *device, uint64_t offset, uint32
         break;
     default: write_queue_register(device, offset, value); break;
     }
-    return true;
 }
 
-static bool mmio_fast_write(void *opaque, uint64_t offset, unsigned length, uint64_t value)
+static void mmio_write(void *opaque, uint64_t offset, unsigned length, uint64_t value)
 {
     struct virtio_device *device = opaque;
     if (offset >= VIRTIO_MMIO_CONFIG) {
         uint64_t at = offset - VIRTIO_MMIO_CONFIG;
-        return !device->ops->config_write || at >= device->config_size || length > device->config_size - at;
-    }
-    if (length != 4 || offset % 4) {
+        if (device->ops->config_write && at < device->config_size && length <= device->config_size - at)
+            bus_post(device->bus, &device->config_call, at, length, value);
+    } else if (length != 4 || offset % 4) {
         virtio_warn_driver(device, "register 0x%llx written with %u bytes", (unsigned long long)offset,
                            length);
-        return true;
+    } else {
+        write_register(device, offset, (uint32_t)value);
     }
-    return write_register(device, offset, (uint32_t)value);
 }
 
-/* Status: what the write changes is read back, and a reset ends the use of the driver's memory. */
-static bool mmio_write_waits(void *opaque, uint64_t offset, unsigned length, uint64_t value)
-{
-    (void)opaque, (void)length, (void)value;
-    return offset == VIRTIO_MMIO_STATUS;
-}
+/* --- what the loop does with a write --- */
 
-static void mmio_write_waited(void *opaque, uint64_t offset, unsigned length, uint64_t value,
-                              struct bus_waiter *waiter)
+static void status_written(void *opaque, uint64_t offset, unsigned length, uint64_t value,
+                           struct bus_waiter *waiter)
 {
     (void)offset, (void)length;
     virtio_write_status(opaque, (uint32_t)value, waiter);
 }
 
-/* What mmio_fast_write() left over and nobody waits for. */
-static void mmio_write(void *opaque, uint64_t offset, unsigned length, uint64_t value)
+static void notified(void *opaque, uint64_t offset, unsigned length, uint64_t value,
+                     struct bus_waiter *waiter)
+{
+    (void)offset, (void)length, (void)waiter;
+    virtio_kicked(opaque, (unsigned)value);
+}
+
+static void config_written(void *opaque, uint64_t offset, unsigned length, uint64_t value,
+                           struct bus_waiter *waiter)
 {
     struct virtio_device *device = opaque;
-    if (offset >= VIRTIO_MMIO_CONFIG)
-        device->ops->config_write(device, offset - VIRTIO_MMIO_CONFIG, length, value);
-    else
-        virtio_kicked(device, (unsigned)value);
+    (void)waiter;
+    device->ops->config_write(device, offset, length, value);
 }
 
 /* From here on the guest reads what we write into the page of `slot`, if KVM has one to give. */
@@ -223,17 +214,13 @@ static void show_registers(struct virtio_device *device, unsigned slot, const st
 int virtio_attach(struct virtio_device *device, unsigned slot, struct bus *bus, struct vm *vm,
                   struct irq_lines *lines)
 {
-    static const struct bus_ops ops = {
-        .read = mmio_read,
-        .write = mmio_write,
-        .fast_read = mmio_fast_read,
-        .fast_write = mmio_fast_write,
-        .write_waits = mmio_write_waits,
-        .write_waited = mmio_write_waited,
-    };
+    static const struct bus_ops ops = {.read = mmio_read, .write = mmio_write};
     gpa_t base = layout_virtio_gpa(slot);
     device->mem = vm->mem;
     device->bus = bus;
+    device->status_call = (struct bus_call){.run = status_written, .device = device};
+    device->notify_call = (struct bus_call){.run = notified, .device = device};
+    device->config_call = (struct bus_call){.run = config_written, .device = device};
     show_registers(device, slot, vm);
     device->irq.always = device->ops->in_kernel ? VIRTIO_MMIO_INT_VRING : 0;
     int r = device->ops->in_kernel ? irq_connect_exclusive(lines, layout_virtio_gsi(slot), &device->irq)
@@ -241,7 +228,7 @@ int virtio_attach(struct virtio_device *device, unsigned slot, struct bus *bus, 
     if (r == 0)
         r = bus_add(bus, VCPU_MMIO, base.value, LAYOUT_VIRTIO_SIZE, &ops, device);
     if (r == 0)
-        r = bus_coalesce_mmio(bus, vm, gpa(base.value + VIRTIO_MMIO_INTERRUPT_ACK));
+        r = bus_coalesce_mmio(bus, gpa(base.value + VIRTIO_MMIO_INTERRUPT_ACK));
     if (r == 0)
         r = virtio_watch_kicks(device);
     for (unsigned q = 0; r == 0 && q < device->queue_count; q++)
