@@ -68,8 +68,7 @@ const char *fail_text(void);
 #define CHECK(condition) ((condition) ? (void)0 : check_failed(__FILE__, __LINE__, #condition))
 _Noreturn void check_failed(const char *file, int line, const char *condition);
 
-/* Cleanup attributes: run at the end of the scope. A descriptor starts at -1; fd_close() takes -1 as
- * nothing. */
+/* Cleanup attributes: run at the end of the scope. A descriptor starts at -1, which is none. */
 #define CLEANUP_FREE __attribute__((cleanup(cleanup_free)))
 #define CLEANUP_FD   __attribute__((cleanup(cleanup_fd)))
 
@@ -146,28 +145,27 @@ int size_parse(const char *text, uint64_t *ret_bytes);
 #define SIZE_TEXT_MAX 16
 char *size_text(uint64_t bytes, char buffer[SIZE_TEXT_MAX]);
 
-/* openat(2) without O_CREAT, for a file whose reading need not change when it was last read: looking whether
- * that is due costs a small read as much as finding its page. Only a file's owner may ask for it; others open
- * it as usual. */
+/* openat(2) without O_CREAT, with O_NOATIME if the caller owns the file. For small reads, checking whether
+ * the access time is due costs as much as finding the page. */
 int open_noatime(int dir, const char *path, int flags);
 
 /*
- * A description of its own for a terminal or pipe, opened as `mode` (O_RDONLY, O_WRONLY), non-blocking without
- * changing the one that others share. Anything else, or one that may not be opened again, is `fd` itself.
+ * A description of its own for a terminal or pipe, opened as `mode` (O_RDONLY, O_WRONLY), non-blocking
+ * without changing the one that others share. Anything else, or one that may not be opened again, is `fd`
+ * itself.
  */
 int fd_own_description(int fd, int mode);
 
 /*
- * For a file that is locked by another: true, after a pause, if it is worth another try, for a fifth of a
- * second in all. The files of a process that was killed are closed after its end where its ring held them,
- * and its supervisor is faster. `*attempts` is 0 at first.
+ * For a file that another process has locked: waits 10 ms and returns true if the caller should try again,
+ * for 0.2 s in all. A killed process's lock may linger that long: files that its ring used are closed after
+ * its end. `*attempts` is 0 at first.
  */
 bool lock_again(unsigned *attempts);
 
-/* Before there are threads: makes room in the process's table of descriptors for `count` more than all that
- * were asked for before. With threads the kernel waits for a grace period (10 ms and more) each time that the
- * table has to grow (fs/file.c, expand_fdtable), and with it who opens a file. A hint: nothing fails if there
- * is no room. */
+/* Before there are threads: makes room for `count` more descriptors in the process's table. Calls add up.
+ * Once there are threads, each growth of the table waits for a grace period of 10 ms and more
+ * (expand_fdtable() in fs/file.c). A hint: it never fails. */
 void fd_reserve(unsigned count);
 
 /* The next stretch of a file that is not a hole: true and where it begins and ends, cut to at .. end, or

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#define SAY_WAIT_MS 100   /* a reader that is alive has read by then, and nobody notices it at an end */
+#define SAY_WAIT_MS 100   /* a live reader has read by then */
 #define PIECE       4096u /* a pipe that is writable takes as much at once (PIPE_BUF) */
 #define MESSAGE_MAX 512u
 

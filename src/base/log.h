@@ -1,18 +1,18 @@
 /*
- * What people are told on standard error. A reader that does not drain loses lines: a full pipe, or a terminal
- * that was stopped, never stops the machine or its end.
+ * What people are told on standard error. A reader that does not drain loses lines: a full pipe, or a
+ * terminal that was stopped, never stops the machine or its end.
  */
 #pragma once
 
 #include "base/base.h"
 #include <stdatomic.h>
 
-/* Names the machine in each line from now on: "volt-vmm NAME: ". NULL: no name. Before there are threads, or in
- * a child of fork(2). Also looks where standard error goes now, which needs /proc. */
+/* Names the machine in each line from now on: "volt-vmm NAME: ". NULL: no name. Before there are threads,
+ * or in a child of fork(2). Also looks where standard error goes now, which needs /proc. */
 void log_set_name(const char *name);
 
-/* Says "volt-vmm: " and the message as one line; for what is said once (an error of the start, why the machine
- * ended). Waits for a reader, a tenth of a second at most. */
+/* Says "volt-vmm: " and the message as one line; for what is said once (an error of the start, why the
+ * machine ended). Waits for a reader, a tenth of a second at most. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2), cold));
 
 /* Says `text` as it is, without waiting. */

@@ -3,8 +3,9 @@
  *
  *   section = tag (4 bytes) | version (u16) | 0 (u16) | length (u32) | body (length bytes)
  *
- * A body holds plain structures, or sections again. Integers are little-endian, and structures have the layout
- * of this host, which is the only one that KVM's structures have. There is no padding between sections.
+ * A body holds plain structures, or sections again. Integers are little-endian, and structures have the
+ * layout of this host, which is the only one that KVM's structures have. There is no padding between
+ * sections.
  *
  * What can be saved and loaded is a table of parts. One walker saves them all, and one loads them all:
  *
@@ -13,8 +14,8 @@
  *         {"PIT2", 1, STATE_OPTIONAL, save_timer, load_timer},
  *     };
  *
- * The bytes that are loaded may be anybody's: every length is checked, and nothing is sized by one. They carry
- * no checksum: who stores them sees to that.
+ * The bytes that are loaded may be anybody's: every length is checked, and nothing is sized by one. They
+ * carry no checksum: who stores them sees to that.
  */
 #pragma once
 

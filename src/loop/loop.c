@@ -8,8 +8,8 @@
 
 _Static_assert(sizeof(((struct loop_timer *)0)->spec) == sizeof(struct __kernel_timespec), "timer spec");
 
-/* Places for completions, for each SQE of a batch. Ops in flight may be many more than a batch: every disk has
- * its own. What finds no place waits in the kernel (IORING_FEAT_NODROP), for an allocation each. */
+/* Places for completions, for each SQE of a batch. Ops in flight may be many more than a batch: every disk
+ * has its own. What finds no place waits in the kernel (IORING_FEAT_NODROP), for an allocation each. */
 #define CQ_ENTRIES_PER_SQE 16u
 
 static int ring_refused(int error)
@@ -149,8 +149,8 @@ int loop_restrict(struct loop *loop)
 
 /* ---- Submitting ---- */
 
-/* Takes the completions that there are out of the ring, so that the kernel has room for more. Their ops do not
- * hear of it: whoever starts an op does not expect to be called back. */
+/* Takes the completions that there are out of the ring, so that the kernel has room for more. Their ops do
+ * not hear of it: whoever starts an op does not expect to be called back. */
 static bool take_early(struct loop *loop)
 {
     struct io_uring_cqe *cqes[64];

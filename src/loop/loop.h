@@ -28,8 +28,8 @@ struct loop_op {
 
 /*
  * Makes a loop with a ring of its own. -EPERM and -ENOSYS come with a message that names the sysctl or the
- * kernel version. The thread that runs the loop or restricts it first is the loop thread. `entries`: SQEs that
- * one batch may hold (a full queue is submitted early, never an error).
+ * kernel version. The thread that runs the loop or restricts it first is the loop thread. `entries`: SQEs
+ * that one batch may hold (a full queue is submitted early, never an error).
  */
 int loop_new(unsigned entries, struct loop **ret_loop);
 
@@ -53,10 +53,11 @@ int loop_run(struct loop *loop);
  * loop_run(). Called while the loop does not run, it ends the next one at once. */
 void loop_stop(struct loop *loop, int value);
 
-/* Called once per turn, after completions and control work were handled and before the loop waits, in the order
- * of registration. For work that gathers over a batch (raising an interrupt once for many requests). `prepare`
- * is owned by the caller and must live until loop_prepare_remove(), or as long as the loop. Both may be called at
- * any time, also by a prepare for itself or another; one that is added meanwhile runs in the same turn. */
+/* Called once per turn, after completions and control work were handled and before the loop waits, in the
+ * order of registration. For work that gathers over a batch (raising an interrupt once for many requests).
+ * `prepare` is owned by the caller and must live until loop_prepare_remove(), or as long as the loop. Both
+ * may be called at any time, also by a prepare for itself or another; one that is added meanwhile runs in
+ * the same turn. */
 struct loop_prepare {
     void (*run)(struct loop_prepare *prepare);
     struct loop_prepare *next;
@@ -78,8 +79,8 @@ void loop_fdatasync(struct loop *loop, struct loop_op *op, int fd);
 void loop_fallocate(struct loop *loop, struct loop_op *op, int fd, int mode, uint64_t offset,
                     uint64_t length);
 
-/* Sockets. The result of loop_accept() is a descriptor with close-on-exec set. A peer that is gone is -EPIPE, and
- * no signal. Closing a socket does not end its ops: cancel them first. */
+/* Sockets. The result of loop_accept() is a descriptor with close-on-exec set. A peer that is gone is
+ * -EPIPE, and no signal. Closing a socket does not end its ops: cancel them first. */
 struct sockaddr;
 struct msghdr;
 void loop_accept(struct loop *loop, struct loop_op *op, int fd);
@@ -90,9 +91,10 @@ void loop_send(struct loop *loop, struct loop_op *op, int fd, const void *buffer
 void loop_recvmsg(struct loop *loop, struct loop_op *op, int fd, struct msghdr *message);
 void loop_sendmsg(struct loop *loop, struct loop_op *op, int fd, const struct msghdr *message);
 
-/* Readiness, `events` as in poll(2); the result is the mask. loop_watch() stays armed (LOOP_MORE): each wake-up
- * of the file is a completion, and nothing need be read for the next one. A completion without LOOP_MORE is its
- * last: the owner reads what there is, and starts it again. Before Linux 5.13 each is its last. */
+/* Readiness, `events` as in poll(2); the result is the mask. loop_watch() stays armed (LOOP_MORE): each
+ * wake-up of the file is a completion, and nothing need be read for the next one. A completion without
+ * LOOP_MORE is its last: the owner reads what there is, and starts it again. Before Linux 5.13 each is its
+ * last. */
 void loop_poll(struct loop *loop, struct loop_op *op, int fd, uint32_t events);
 void loop_watch(struct loop *loop, struct loop_op *op, int fd, uint32_t events);
 
@@ -103,16 +105,16 @@ struct loop_timer {
 };
 void loop_timer_start(struct loop *loop, struct loop_timer *timer, uint64_t nanoseconds);
 
-/* Hands what was started so far to the kernel now. True if it has taken all of it: descriptors that are used by
- * ops in flight may be closed then. */
+/* Hands what was started so far to the kernel now. True if it has taken all of it: descriptors that are
+ * used by ops in flight may be closed then. */
 bool loop_submit(struct loop *loop);
 
-/* Asks for an op's end. It still completes, with its result or -ECANCELED, and only then may its memory go. Does
- * nothing if the op is not in flight. */
+/* Asks for an op's end. It still completes, with its result or -ECANCELED, and only then may its memory go.
+ * Does nothing if the op is not in flight. */
 void loop_cancel(struct loop *loop, struct loop_op *op);
 
-/* libev for the control plane, run from the ring between completions and prepares. It is made at the first call.
- * Call this each time before starting a watcher outside libev's own callbacks: that is how the loop knows. Its
- * timers are not run in time (libev does not say when the next is due): use loop_timer. */
+/* libev for the control plane, run from the ring between completions and prepares. It is made at the first
+ * call. Call this each time before starting a watcher outside libev's own callbacks: that is how the loop
+ * knows. Its timers are not run in time (libev does not say when the next is due): use loop_timer. */
 struct ev_loop;
 int loop_libev(struct loop *loop, struct ev_loop **ret_ev);

@@ -26,11 +26,11 @@ typedef void mailbox_deliver(void *owner, const struct message *message);
 
 /* Negative errno with a message. */
 int mailbox_new(struct loop *loop, mailbox_deliver *deliver, void *owner, struct mailbox **ret_mailbox);
-/* When nobody posts any more, and the loop does not run again with the mailbox's watch in it. */
+/* After the last post, and when the loop does not run again: its watch is not cancelled. */
 void mailbox_free(struct mailbox *mailbox);
 
-/* Any thread but the loop's. Posts a message and, if the loop may be asleep, wakes it. Waits while the mailbox is
- * full, so the loop must run, or be about to. */
+/* Any thread but the loop's. Posts a message and, if the loop may be asleep, wakes it. Waits while the
+ * mailbox is full, so the loop must run, or be about to. */
 void mailbox_post(struct mailbox *mailbox, const struct message *message);
 
 /* Loop thread. Delivers what has been posted so far. Does nothing when called from a delivery. */

@@ -47,7 +47,7 @@
 /*
  * Lines for virtio devices. Pins 0, 1, 2, 4, 8, 9 and 13 are taken by or kept clear of the PC's own (timer,
  * keyboard, cascade, COM1, clock, GED, FPU). Those from 16 on come first: KVM raises the others in its PIC
- * too, which nobody uses. All lines are edge-triggered, active high (dev/irq.h says why), and devices can
+ * too, which no guest uses. All lines are edge-triggered, active high (dev/irq.h says why), and devices can
  * share one when there are more of them than lines.
  */
 static const uint8_t layout_virtio_gsis[] = {16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 10, 11, 12, 14, 15, 3};

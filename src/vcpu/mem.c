@@ -18,7 +18,7 @@ static int map_aligned(uint64_t size, enum guest_pages pages, uint8_t **ret_host
         if (huge == MAP_FAILED)
             return fail_errno(
                 -errno,
-                "%s of 2 MiB huge pages are not to be had (see HugePages_Free in /proc/meminfo; "
+                "the host has not %s of 2 MiB huge pages free (see HugePages_Free in /proc/meminfo; "
                 "add some: sysctl vm.nr_hugepages=%llu)",
                 size_text(size, text), (unsigned long long)(size / (2 * MIB)));
         *ret_host = huge;

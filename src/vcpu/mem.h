@@ -52,8 +52,9 @@ struct guest_mem {
 
 /*
  * Maps `size` bytes of guest memory: anonymous, private, demand-paged, not reserved, aligned to 2 MiB.
- * -EINVAL size of 0, unaligned or beyond GUEST_MEM_MAX; -ENOMEM the host has not got it (hugetlb pool empty,
- * address space or overcommit limit), with a message. The caller owns *ret_mem and ends it with guest_mem_free().
+ * -EINVAL size of 0, unaligned or beyond GUEST_MEM_MAX; -ENOMEM the host cannot give it (hugetlb pool
+ * empty, address space or overcommit limit), with a message. The caller owns *ret_mem and ends it with
+ * guest_mem_free().
  */
 int guest_mem_new(uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem);
 void guest_mem_free(struct guest_mem *mem);
@@ -65,8 +66,8 @@ void guest_mem_free(struct guest_mem *mem);
  */
 static inline void *guest_region_at(const struct guest_region *region, gpa_t at, uint64_t length)
 {
-    /* Below the region's start this wraps to more than any size; a region that is not there has size 0. So
-     * does a length of 0, less one. */
+    /* Unsigned: an address below the region's start gives an offset above any size, and a length of 0 less
+     * one is longer than any region. An unused region has size 0. */
     uint64_t offset = at.value - region->start.value;
     bool inside = offset < region->size && length - 1 < region->size - offset;
     return inside ? region->host + offset : NULL;

@@ -69,7 +69,8 @@ static int list_msrs(const struct vcpu *cpu, struct msrs *msrs)
     return 0;
 }
 
-/* Hands `count` registers from `entries` on to KVM, which says how many it took before one that it refused. */
+/* Hands `count` registers from `entries` on to KVM, which says how many it took before one that it refused.
+ * */
 static int some_msrs(const struct vcpu *cpu, unsigned long request, struct kvm_msr_entry *entries,
                      uint32_t count)
 {
@@ -117,8 +118,8 @@ static int load_refused(const struct vcpu *cpu, const struct kvm_msr_entry *want
 }
 
 /*
- * A deadline of 0 is none, or one that was reached while KVM had not interrupted for it yet. A guest that waits
- * for the second would wait for ever, and bears an interrupt too many: so the deadline is now.
+ * A deadline of 0 is none, or one that was reached while KVM had not interrupted for it yet. A guest that
+ * waits for the second would wait for ever, and bears an interrupt too many: so the deadline is now.
  */
 static int rearm(const struct vcpu *cpu, struct msrs *msrs)
 {

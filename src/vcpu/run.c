@@ -69,7 +69,8 @@ static void describe_exit(const struct vcpu *cpu, char *message, size_t size)
              (unsigned long long)detail, (unsigned long long)regs.rip, (unsigned long long)regs.rsp);
 }
 
-/* Runs the guest until it ends or is asked to park: true if it ended, and then why, in `message` for errors. */
+/* Runs the guest until it ends or is asked to park: true if it ended, and then why, in `message` for
+ * errors. */
 static bool run_guest(struct vcpu *cpu, char *message, size_t size, enum vcpu_end *ret_why)
 {
     struct kvm_run *run = cpu->run;
@@ -108,9 +109,9 @@ static void futex(_Atomic uint32_t *word, int operation, uint32_t value)
 }
 
 /*
- * Stays here while the vCPUs are to park; false if the thread is to end. immediate_exit makes the next KVM_RUN
- * return at once. vm_pause() changes `pauses` and then sets it; here it is cleared and then `pauses` is looked
- * at: a pause that comes in between is seen by the one or the other.
+ * Stays here while the vCPUs are to park; false if the thread is to end. immediate_exit makes the next
+ * KVM_RUN return at once. vm_pause() changes `pauses` and then sets it; here it is cleared and then
+ * `pauses` is looked at: a pause that comes in between is seen by the one or the other.
  */
 static bool park(struct vcpu *cpu)
 {
@@ -131,7 +132,8 @@ static bool park(struct vcpu *cpu)
         }
         futex(&vm->pauses, FUTEX_WAIT, pauses);
     }
-    /* So that the guest's watchdog does not take the pause for a lock-up. EINVAL: the guest has no kvmclock. */
+    /* So that the guest's watchdog does not take the pause for a lock-up. EINVAL: the guest has no
+     * kvmclock. */
     if (was_paused)
         (void)kvm_ioctl_value(cpu->fd, KVM_KVMCLOCK_CTRL, 0);
     return true;

@@ -1,7 +1,8 @@
 /*
- * A parked vCPU's state, out and in, as parts (base/state.h). The table's order is KVM's: KVM_GET_MP_STATE takes
- * pending INITs first, KVM_SET_SREGS has the APIC's base and comes before KVM_SET_LAPIC, the deadline means
- * nothing without the TSC and the APIC's timer mode, and KVM_SET_REGS drops the events that come last.
+ * A parked vCPU's state, out and in, as parts (base/state.h). The table's order is KVM's: KVM_GET_MP_STATE
+ * takes pending INITs first, KVM_SET_SREGS has the APIC's base and comes before KVM_SET_LAPIC, the deadline
+ * means nothing without the TSC and the APIC's timer mode, and KVM_SET_REGS drops the events that come
+ * last.
  */
 #include "vcpu/internal.h"
 
@@ -101,8 +102,8 @@ static int save_tsc_khz(const void *owner, struct state_writer *to)
     return 0;
 }
 
-/* What a guest's clocks bear, and what hosts of one kind differ by: 250 millionths (QEMU and Firecracker use the
- * same). */
+/* What a guest's clocks bear, and what hosts of one kind differ by: 250 millionths (QEMU and Firecracker
+ * use the same). */
 static int load_tsc_khz(void *owner, struct state_reader *from, uint16_t version)
 {
     const struct vcpu *cpu = owner;

@@ -1,5 +1,5 @@
-/* The state of a VM with all its vCPUs: one section a vCPU, and then the VM's own, since the IOAPIC interrupts as
- * it is loaded, into local APICs that must be there. */
+/* The state of a VM with all its vCPUs: one section a vCPU, and then the VM's own, since the IOAPIC
+ * interrupts as it is loaded, into local APICs that must be there. */
 #include "vcpu/internal.h"
 
 #include <string.h>

@@ -88,15 +88,15 @@ struct vm {
 #define VM_CPUS_MAX 254u /* 8-bit APIC ids; 255 is broadcast */
 
 /* Opens /dev/kvm and looks for all that a VM stands on. -ENODEV, -EACCES, -EBUSY and -ENOTSUP come with the
- * remedy. The caller owns the descriptor and may make several VMs with it, one after the other, also in a child of
- * fork(2), where the VM itself is of no use any more. */
+ * remedy. The caller owns the descriptor and may make several VMs with it, one after the other, also in a
+ * child of fork(2), where the VM itself is of no use any more. */
 int kvm_open(int *ret_kvm_fd);
 
 /*
- * Makes the VM: memory slots first, then the irqchip (and a PIT if a guest needs one), then vCPUs with CPUID
- * and MSRs set (the order matters: slots set after the irqchip wait for a grace period on new kernels). Errors
- * name the ioctl, and leave nothing behind. `kvm_fd` and `mem` are lent for the VM's life, which ends with
- * vm_free(). A VM stays where it is in memory.
+ * Makes the VM: memory slots first, then the irqchip (and a PIT if a guest needs one), then vCPUs with
+ * CPUID and MSRs set (the order matters: slots set after the irqchip wait for a grace period on new
+ * kernels). Errors name the ioctl, and leave nothing behind. `kvm_fd` and `mem` are lent for the VM's life,
+ * which ends with vm_free(). A VM stays where it is in memory.
  */
 int vm_new(int kvm_fd, const struct guest_mem *mem, const struct vm_reg_pages *reg_pages, unsigned cpu_count,
            struct vm *vm);
@@ -128,12 +128,12 @@ int vm_coalesce_mmio(struct vm *vm, gpa_t at, uint32_t length);
 bool vm_pop_coalesced(struct vm *vm, struct vcpu_access *ret_write);
 
 /*
- * The vCPU threads. All of these are for the loop thread, and none waits for a vCPU: one that is asked to park
- * may first need the loop to answer a read or to take a message from a full mailbox.
+ * The vCPU threads. All of these are for the loop thread, and none waits for a vCPU: one that is asked to
+ * park may first need the loop to answer a read or to take a message from a full mailbox.
  *
- *   vm_start() ──► parked ── vm_resume() ──► running ── vm_pause() ──► ... callbacks->parked() for each
- *                    ▲                                                            │
- *                    └────────────────────────────────────────────────────────────┘ ── vm_stop() ──► no threads
+ *   vm_start() ──► parked ── vm_resume() ──► running ── vm_pause() ──► callbacks->parked() for each
+ *                    │ ▲                                                          │
+ *       vm_stop() ◄──┘ └──────────────────────────────────────────────────────────┘
  *
  * A parked vCPU has completed its last access, so that its registers may be read and written from any thread.
  */
@@ -152,16 +152,17 @@ void vm_resume(struct vm *vm);
 void vm_stop(struct vm *vm);
 
 /*
- * The state that KVM has of the VM and all its vCPUs. Any thread, while they are parked or not started. Negative
- * errno with a message; -ENOTSUP: the guest is a hypervisor itself.
+ * The state that KVM has of the VM and all its vCPUs. Any thread, while they are parked or not started.
+ * Negative errno with a message; -ENOTSUP: the guest is a hypervisor itself.
  */
 struct state_reader;
 struct state_writer;
 int vm_save(const struct vm *vm, struct state_writer *to);
 
 /*
- * Loads what vm_save() wrote into a VM of as many vCPUs, new or parked, and leaves `from` after it. The bytes may
- * be anybody's. -EBADMSG: they are not a VM's state, or of another number of vCPUs; -ENOTSUP: of a newer version,
- * or for another kind of processor. After a failure the VM can only be loaded again or freed.
+ * Loads what vm_save() wrote into a VM of as many vCPUs, new or parked, and leaves `from` after it. The
+ * bytes may be anybody's. -EBADMSG: they are not a VM's state, or of another number of vCPUs; -ENOTSUP: of
+ * a newer version, or for another kind of processor. After a failure the VM can only be loaded again or
+ * freed.
  */
 int vm_load(struct vm *vm, struct state_reader *from, enum vm_clock clock);

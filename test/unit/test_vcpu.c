@@ -461,16 +461,18 @@ static void compare_vcpus(struct state_reader a, struct state_reader b)
         cr_assert_eq(state_next(&b, &in_b), 1, "a section '%s'", in_a.tag);
         cr_assert_str_eq(in_a.tag, in_b.tag, "the same sections");
         cr_assert_eq(in_a.body.length, in_b.body.length, "'%s' is as long", in_a.tag);
-        struct kvm_msr_entry *before = (void *)in_a.body.bytes, *after = (void *)in_b.body.bytes;
         if (strcmp(in_a.tag, "MSRS") != 0) {
             cr_assert_arr_eq(in_a.body.bytes, in_b.body.bytes, in_a.body.length, "'%s' is the same",
                              in_a.tag);
             continue;
         }
-        for (size_t i = 0; i < in_a.body.length / sizeof(*before); i++)
-            cr_assert(before[i].index == after[i].index &&
-                          (before[i].data == after[i].data || before[i].index == 0x10),
-                      "register 0x%x: 0x%llx became 0x%llx", before[i].index, before[i].data, after[i].data);
+        while (in_a.body.length > 0) {
+            struct kvm_msr_entry before = {0}, after = {0};
+            state_get(&in_a.body, &before, sizeof(before));
+            state_get(&in_b.body, &after, sizeof(after));
+            cr_assert(before.index == after.index && (before.data == after.data || before.index == 0x10),
+                      "register 0x%x: 0x%llx became 0x%llx", before.index, before.data, after.data);
+        }
     }
     cr_assert_eq(sections, 11, "a vCPU has %u sections", sections);
 }
@@ -483,7 +485,8 @@ static void compare_irqchips(struct state_reader a, struct state_reader b)
     cr_assert_str_eq(in_a.tag, "IRQC", "interrupt controllers first");
     cr_assert_eq(in_a.body.length, 3 * sizeof(struct kvm_irqchip), "three of them");
     cr_assert_arr_eq(in_a.body.bytes, in_b.body.bytes, in_a.body.length, "as they were");
-    const struct kvm_irqchip *chips = (const void *)in_b.body.bytes;
+    struct kvm_irqchip chips[3] = {0};
+    state_get(&in_b.body, chips, sizeof(chips));
     cr_assert_eq(chips[2].chip.ioapic.redirtbl[5].fields.vector, 0x41, "with a line that a guest has set up");
 }
 

@@ -1,5 +1,4 @@
-/* What of vm.c needs no KVM: the ring of coalesced writes, as KVM fills it, and the pages that a guest is
- * shown. */
+/* The part of vm.c that needs no KVM: the ring of coalesced writes, as KVM fills it, and the register pages. */
 #include "vcpu/vcpu.h"
 
 #include <criterion/criterion.h>
@@ -23,7 +22,7 @@ static void kvm_keeps(uint64_t address, uint64_t value)
     kept.ring.last = (kept.ring.last + 1) % ENTRIES;
 }
 
-Test(vm, deferred_writes_come_out_in_order, .timeout = 10)
+Test(vm, coalesced_writes_come_out_in_order, .timeout = 10)
 {
     struct vcpu_access write;
     uint64_t in = 0, out = 0;
@@ -40,7 +39,7 @@ Test(vm, deferred_writes_come_out_in_order, .timeout = 10)
     }
 }
 
-Test(vm, nothing_is_deferred_where_kvm_cannot)
+Test(vm, nothing_is_coalesced_where_kvm_cannot)
 {
     struct vm without = {.fd = -1};
     struct vcpu_access write;
@@ -48,7 +47,7 @@ Test(vm, nothing_is_deferred_where_kvm_cannot)
     cr_assert(!vm_pop_coalesced(&without, &write), "a write from nowhere");
 }
 
-Test(vm, shown_pages_are_those_of_the_layout)
+Test(vm, register_pages_are_those_of_the_layout)
 {
     static uint8_t host[2 * GUEST_PAGE];
     const struct vm with_pages = {.reg_pages = {.first = gpa(0x2000), .stride = 0x2000, .count = 2},
