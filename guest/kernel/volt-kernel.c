@@ -206,7 +206,7 @@ static int do_ls(const struct request *request, const struct kernels *kernels)
 {
     char chosen[KERNEL_NAME_MAX + 1];
     CLEANUP_FREE struct kernel_entry *entries = NULL;
-    size_t count;
+    size_t count = 0;
     int r = kernels_default(kernels, chosen);
     if (r == 0)
         r = kernels_list(kernels, &entries, &count);
