@@ -75,20 +75,21 @@ static struct rig *make(size_t body_max, bool raw_errors)
     return rig;
 }
 
+static void turn(struct rig *rig, unsigned milliseconds)
+{
+    loop_timer_start(rig->loop, &rig->timer, milliseconds * UINT64_C(1000000));
+    cr_assert_eq(loop_run(rig->loop), 0, "%s", fail_text());
+}
+
 static void end(struct rig *rig)
 {
     http_server_free(rig->server);
     control_socket_remove(&rig->socket);
     cr_expect_neq(access(rig->path, F_OK), 0, "the socket's file is gone");
     rmdir(rig->directory);
+    turn(rig, 1);
     loop_free(rig->loop);
     free(rig);
-}
-
-static void turn(struct rig *rig, unsigned milliseconds)
-{
-    loop_timer_start(rig->loop, &rig->timer, milliseconds * UINT64_C(1000000));
-    cr_assert_eq(loop_run(rig->loop), 0, "%s", fail_text());
 }
 
 static int connect_to(const struct rig *rig)
