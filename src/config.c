@@ -33,6 +33,9 @@ int config_add_drive(struct config *config, const struct drive_config *drive, bo
     const char *path = drive->path;
     if (drive->sector != 0 && drive->sector != 512 && drive->sector != 4096)
         return fail(-EINVAL, "%s: a sector of %u bytes (give 512 or 4096)", path, drive->sector);
+    int r = rate_limiter_check(&drive->limits, path);
+    if (r < 0)
+        return r;
     if (root && config->has_rootfs)
         return fail(-EEXIST, "%s: a root file system is given already (%s); use --disk for others", path,
                     config->drives[0].path);

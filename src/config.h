@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "base/rate_limiter.h"
 #include "vcpu/mem.h"
 
 #define CONFIG_DRIVES_MAX 62u /* virtio slots (vcpu/layout.h) less the entropy device and one to spare */
@@ -13,6 +14,7 @@ struct drive_config {
     bool read_only;
     bool direct;     /* O_DIRECT: past the host's page cache */
     uint32_t sector; /* logical sector in bytes, 512 or 4096; 0: 512 */
+    struct rate_limiter_config limits;
 };
 
 enum serial_kind { SERIAL_STDIO, SERIAL_FILE, SERIAL_OFF };

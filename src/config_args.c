@@ -32,9 +32,11 @@ static const struct argp_option options[] = {
     {"memory", 'm', "SIZE", 0, "memory, as in 128M or 2G (default 128M)", 2},
     {"cpus", 'c', "N", 0, "CPUs (default 1)", 2},
     {"rootfs", OPTION_ROOTFS, "FILE[,ro]", 0, "root file system: /dev/vda, and root= on the command line", 2},
-    {"disk", OPTION_DISK, "FILE[,ro][,direct][,sector=4096]", 0,
+    {"disk", OPTION_DISK, "FILE[,ro][,direct][,sector=4096][,bw=SIZE][,iops=N]", 0,
      "another disk, a file or a block device: /dev/vdb and on (may be given again); direct: past the page "
-     "cache; sector: the logical sector, 512 bytes if not given; cas:NAME instead of a file: an image of the "
+     "cache; sector: the logical sector, 512 bytes if not given; bw, iops: bytes and requests a second, or "
+     "SIZE[:BURST[:MS]], once BURST more, refilled in MS milliseconds; cas:NAME instead of a file: an image "
+     "of the "
      "store, as a clone that is thrown away, or read-only "
      "with ,ro",
      2},
@@ -80,13 +82,25 @@ static bool take_suffix(char *text, const char *word)
     return true;
 }
 
+/* Takes ",key=value" off the end of `text` if it is there; the value. */
+static const char *take_value(char *text, const char *key)
+{
+    char *last = strrchr(text, ',');
+    if (!last || last == text || strncmp(last, key, strlen(key)) != 0)
+        return NULL;
+    *last = '\0';
+    return last + strlen(key);
+}
+
 static int add_drive(struct config *config, const char *argument, bool root)
 {
     CLEANUP_FREE char *path = strdup(argument);
     if (!path)
         return fail(-ENOMEM, "no memory for the configuration");
     struct drive_config drive = {.path = path};
-    for (;;) {
+    int r = 0;
+    while (r == 0) {
+        const char *value;
         if (take_suffix(path, ",ro"))
             drive.read_only = true;
         else if (take_suffix(path, ",direct"))
@@ -95,9 +109,15 @@ static int add_drive(struct config *config, const char *argument, bool root)
             drive.sector = 512;
         else if (take_suffix(path, ",sector=4096"))
             drive.sector = 4096;
+        else if ((value = take_value(path, ",bw=")))
+            r = token_bucket_parse("bw", value, &drive.limits.bandwidth);
+        else if ((value = take_value(path, ",iops=")))
+            r = token_bucket_parse("iops", value, &drive.limits.ops);
         else if (!take_suffix(path, ",rw"))
             break;
     }
+    if (r < 0)
+        return r;
     const char *sector = strstr(path, ",sector=");
     if (sector && !strchr(sector, '/'))
         return fail(-EINVAL, "%s: give sector=512 or sector=4096", argument);

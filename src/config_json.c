@@ -141,12 +141,41 @@ static int take_machine(struct config *config, const json_t *value)
     return take_members(config, value, "machine-config", keys, ARRAY_SIZE(keys));
 }
 
+/* A token bucket's or a limiter's members; `in` is what they are taken into. */
+static int take_bucket(const json_t *bucket, const char *name, struct token_bucket_config *in)
+{
+    json_int_t size = 0, burst = 0, refill = 0;
+    if (!bucket || json_is_null(bucket))
+        return 0;
+    if (json_unpack((json_t *)bucket, "{s:I, s?I, s:I !}", "size", &size, "one_time_burst", &burst,
+                    "refill_time", &refill) < 0)
+        return fail(-EINVAL,
+                    "rate_limiter: %s must be {\"size\": N, \"one_time_burst\": N, \"refill_time\": MS}",
+                    name);
+    if (size < 0 || burst < 0 || refill < 0)
+        return fail(-EINVAL, "rate_limiter: %s has a negative number", name);
+    *in = (struct token_bucket_config){(uint64_t)size, (uint64_t)burst, (uint64_t)refill};
+    return 0;
+}
+
+static int take_limiter(const json_t *limiter, struct rate_limiter_config *in)
+{
+    json_t *bandwidth = NULL, *ops = NULL;
+    if (!limiter || json_is_null(limiter))
+        return 0;
+    if (json_unpack((json_t *)limiter, "{s?o, s?o !}", "bandwidth", &bandwidth, "ops", &ops) < 0)
+        return fail(-EINVAL, "rate_limiter: it has bandwidth and ops, and nothing else");
+    int r = take_bucket(bandwidth, "bandwidth", &in->bandwidth);
+    return r < 0 ? r : take_bucket(ops, "ops", &in->ops);
+}
+
 static int take_drive(struct config *config, const json_t *value)
 {
     static const struct key keys[] = {
         {"drive_id", JSON_STRING, NULL},     {"path_on_host", JSON_STRING, NULL},
         {"is_root_device", JSON_TRUE, NULL}, {"is_read_only", JSON_TRUE, NULL},
         {"direct", JSON_TRUE, NULL},         {"sector", JSON_INTEGER, NULL},
+        {"rate_limiter", JSON_OBJECT, NULL},
     };
     if (!json_is_object(value))
         return fail(-EINVAL, "drives: each must be an object");
@@ -159,12 +188,15 @@ static int take_drive(struct config *config, const json_t *value)
     json_int_t sector = json_integer_value(json_object_get(value, "sector"));
     if (sector != 0 && sector != 512 && sector != 4096)
         return fail(-EINVAL, "drives: sector must be 512 or 4096");
-    const struct drive_config drive = {
+    struct drive_config drive = {
         .path = (char *)path,
         .read_only = json_is_true(json_object_get(value, "is_read_only")),
         .direct = json_is_true(json_object_get(value, "direct")),
         .sector = (uint32_t)sector,
     };
+    r = take_limiter(json_object_get(value, "rate_limiter"), &drive.limits);
+    if (r < 0)
+        return r;
     return config_add_drive(config, &drive, json_is_true(json_object_get(value, "is_root_device")));
 }
 

@@ -376,6 +376,7 @@ static int make_disks(struct machine *machine)
             r = virtio_blk_new(machine->loop, disk, label, &device);
         if (r < 0)
             return r;
+        virtio_blk_limit(device, &drive->limits);
         machine->devices[machine->slots++] = device;
     }
     return 0;

@@ -27,6 +27,7 @@
  */
 #pragma once
 
+#include "base/rate_limiter.h"
 #include "base/state.h"
 #include "dev/bus.h"
 #include "dev/irq.h"
@@ -258,4 +259,10 @@ void virtio_close(struct virtio_device *device, virtio_done *done, void *context
  * succeeds. `label` names it: "disk 0". */
 int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label,
                    struct virtio_device **ret_device);
+
+/* Limits what a disk does from now on; `config` was checked (rate_limiter_check). Loop thread, at any time. And what was
+ * held back so far. */
+void virtio_blk_limit(struct virtio_device *device, const struct rate_limiter_config *config);
+const struct rate_limiter *virtio_blk_limiter(const struct virtio_device *device);
+
 int virtio_rng_new(struct loop *loop, struct virtio_device **ret_device);

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "dev/disk.h"
 #include "dev/virtio.h"
+#include "dev/virtio_limiter.h"
 
 #include <linux/virtio_blk.h>
 #include <linux/virtio_ids.h>
@@ -42,6 +43,7 @@ struct blk_request {
 struct virtio_blk {
     struct virtio_device device; /* first */
     struct disk *disk;
+    struct virtio_limiter limiter;
     unsigned in_flight;
     /* Last in, first out, and fresh ones only when there is no other: memory is touched for as many requests
      * as were ever in flight at once. */
@@ -76,6 +78,13 @@ static void request_free(struct blk_request *request)
     blk->in_flight--;
 }
 
+static void end_quiesce(struct virtio_device *device)
+{
+    const struct virtio_blk *blk = blk_of(device);
+    if (device->state == VIRTIO_QUIESCING && blk->in_flight == 0 && !blk->limiter.timer.op.in_flight)
+        virtio_quiesced(device);
+}
+
 /* --- the end of a request --- */
 
 /* Gives the request back with `status` (VIRTIO_BLK_S_...). */
@@ -91,8 +100,7 @@ static void finish(struct blk_request *request, uint8_t status)
     *request->status = status;
     virtio_push(device, 0, request->head, written);
     request_free(request);
-    if (device->state == VIRTIO_QUIESCING && blk->in_flight == 0)
-        virtio_quiesced(device);
+    end_quiesce(device);
 }
 
 static uint8_t status_of(const struct blk_request *request, int result)
@@ -284,7 +292,11 @@ static int blk_take(struct virtio_device *device, unsigned q, struct virtq_chain
         return fail(-EPROTO,
                     "a request with %llu readable and %llu writable bytes: no room for header or status",
                     (unsigned long long)chain->readable_bytes, (unsigned long long)chain->writable_bytes);
-    struct blk_request *request = request_new(blk_of(device));
+    struct virtio_blk *blk = blk_of(device);
+    uint64_t payload = chain->readable_bytes - sizeof(header) + chain->writable_bytes - 1;
+    if (virtio_limiter_take(&blk->limiter, payload) < 0)
+        return -EAGAIN;
+    struct blk_request *request = request_new(blk);
     struct iovec *readable = request->iov, *writable = request->iov + readable_count;
     memcpy(request->iov, chain->iov, (readable_count + writable_count) * sizeof(*request->iov));
     take_front(&readable, &readable_count, &header, sizeof(header));
@@ -322,8 +334,8 @@ static int blk_take(struct virtio_device *device, unsigned q, struct virtq_chain
 /* What is in flight ends by itself: a disk's operations cannot be taken back half done. */
 static void blk_quiesce(struct virtio_device *device)
 {
-    if (blk_of(device)->in_flight == 0)
-        virtio_quiesced(device);
+    virtio_limiter_stop(&blk_of(device)->limiter);
+    end_quiesce(device);
 }
 
 static void blk_write_back(struct virtio_device *device)
@@ -376,6 +388,7 @@ int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label, stru
         free(requests);
         return r;
     }
+    virtio_limiter_init(&blk->limiter, &blk->device, 0, end_quiesce);
     disk_attach(disk, loop);
     blk->disk = disk;
     blk->requests = requests;
@@ -396,4 +409,14 @@ int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label, stru
     virtio_set_config(&blk->device, &config, sizeof(config));
     *ret_device = &blk->device;
     return 0;
+}
+
+void virtio_blk_limit(struct virtio_device *device, const struct rate_limiter_config *config)
+{
+    virtio_limiter_set(&blk_of(device)->limiter, config);
+}
+
+const struct rate_limiter *virtio_blk_limiter(const struct virtio_device *device)
+{
+    return &((const struct virtio_blk *)device)->limiter.rate;
 }

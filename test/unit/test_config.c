@@ -32,8 +32,8 @@ Test(config, everything_at_once)
     int error;
     struct config config =
         from_args(ARGS("--kernel", "vmlinux", "--initrd", "initrd", "--rootfs", "root.ext4,ro", "--disk",
-                       "b.img", "--disk", "c,d.img,ro,sector=4096,direct", "--memory", "2G", "--cpus", "4",
-                       "--hugepages", "--serial", "file=log"),
+                       "b.img,iops=1000:20:5,bw=10M", "--disk", "c,d.img,ro,sector=4096,direct", "--memory",
+                       "2G", "--cpus", "4", "--hugepages", "--serial", "file=log"),
                   &error);
     cr_assert_eq(error, 0, "%s", fail_text());
     cr_assert_str_eq(config.kernel, "vmlinux", "kernel");
@@ -49,6 +49,13 @@ Test(config, everything_at_once)
     cr_assert_str_eq(config.drives[2].path, "c,d.img", "a comma in a name stays");
     cr_assert(config.drives[2].read_only && config.drives[2].direct, "two suffixes");
     cr_assert(config.drives[2].sector == 4096 && config.drives[1].sector == 0, "and a third");
+    const struct rate_limiter_config *limits = &config.drives[1].limits;
+    cr_assert_str_eq(config.drives[1].path, "b.img", "limits are off the name");
+    cr_assert(limits->ops.size == 1000 && limits->ops.one_time_burst == 20 && limits->ops.refill_time == 5,
+              "iops");
+    cr_assert(limits->bandwidth.size == 10 * MIB && limits->bandwidth.one_time_burst == 0 &&
+                  limits->bandwidth.refill_time == 1000,
+              "bandwidth");
     config_free(&config);
 }
 
@@ -73,6 +80,9 @@ Test(config, refusals_say_what_and_why)
         {"--cpus", "2x", "1 to 254"},       {"--cpus", "-1", "1 to 254"},
         {"--thp", "maybe", "on or off"},    {"--serial", "tty", "stdio"},
         {"--serial", "file=", "file=PATH"}, {"--config", "/nonexistent", "/non"},
+        {"--disk", "x,iops=", "SIZE"},      {"--disk", "x,bw=1M:x", "'x'"},
+        {"--disk", "x,bw=1:2:3:4", "SIZE"}, {"--disk", "x,iops=0", "SIZE"},
+        {"--disk", "x,iops=1:0:0", "SIZE"}, {"--disk", "x,iops=9223372036854775808", "2^63"},
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         int error;
@@ -156,7 +166,7 @@ Test(config, firecrackers_file)
         "{\"boot-source\": {\"kernel_image_path\": \"vmlinux\", \"boot_args\": \"console=ttyS0\","
         "                   \"initrd_path\": null},"
         " \"drives\": [{\"drive_id\": \"d\", \"path_on_host\": \"d.img\", \"is_root_device\": false,"
-        "               \"sector\": 4096},"
+        "               \"sector\": 4096, \"rate_limiter\": {\"ops\": {\"size\": 7, \"refill_time\": 3}}},"
         "              {\"drive_id\": \"r\", \"path_on_host\": \"r.img\", \"is_root_device\": true,"
         "               \"is_read_only\": true}],"
         " \"machine-config\": {\"vcpu_count\": 2, \"mem_size_mib\": 256, \"smt\": false}}",
@@ -166,6 +176,8 @@ Test(config, firecrackers_file)
     cr_assert_eq(config.memory, 256 * MIB, "memory");
     cr_assert_str_eq(config.drives[0].path, "r.img", "the root is first");
     cr_assert(config.drives[1].sector == 4096 && config.drives[0].sector == 0, "sectors");
+    cr_assert(config.drives[1].limits.ops.size == 7 && config.drives[1].limits.ops.refill_time == 3,
+              "limits");
     char *line = line_of(&config);
     cr_assert_str_eq(line, "console=ttyS0 root=/dev/vda ro", "boot_args replaces the default");
     free(line);
@@ -191,6 +203,9 @@ Test(config, json_that_is_refused)
         {"{\"drives\": [{}]}", "path_on_host"},
         {"{\"drives\": [1]}", "object"},
         {"{\"drives\": [{\"path_on_host\": \"x\", \"sector\": 1024}]}", "512 or 4096"},
+        {"{\"drives\": [{\"path_on_host\": \"x\", \"rate_limiter\": {\"iops\": {}}}]}", "bandwidth and ops"},
+        {"{\"drives\": [{\"path_on_host\": \"x\", \"rate_limiter\": {\"ops\": {\"size\": 1}}}]}",
+         "refill_time"},
         {"{\"drives\": {}}", "array"},
         {"{\"drives\": [], \"drives\": []}", "duplicate"},
     };
