@@ -13,7 +13,8 @@ uintptr_t device_find_nth(uint32_t device_id, unsigned n)
 {
     for (unsigned slot = 0; slot < VIRTIO_SLOTS; slot++) {
         uintptr_t device = VIRTIO_BASE + slot * VIRTIO_STRIDE;
-        if (mmio_read(device, REG_MAGIC) == 0x74726976 && mmio_read(device, REG_DEVICE_ID) == device_id && n-- == 0) {
+        if (mmio_read(device, REG_MAGIC) == 0x74726976 && mmio_read(device, REG_DEVICE_ID) == device_id &&
+            n-- == 0) {
             EXPECT(mmio_read(device, REG_VERSION) == 2);
             return device;
         }
