@@ -418,5 +418,5 @@ void virtio_blk_limit(struct virtio_device *device, const struct rate_limiter_co
 
 const struct rate_limiter *virtio_blk_limiter(const struct virtio_device *device)
 {
-    return &((const struct virtio_blk *)device)->limiter.rate;
+    return &((const struct virtio_blk *)device)->limiter.own;
 }

@@ -25,18 +25,19 @@ void virtio_limiter_init(struct virtio_limiter *limiter, struct virtio_device *d
 {
     *limiter = (struct virtio_limiter){
         .device = device, .queue = queue, .stopped = stopped, .timer.op.done = timer_ended};
+    limiter->rate = &limiter->own;
 }
 
 void virtio_limiter_set(struct virtio_limiter *limiter, const struct rate_limiter_config *config)
 {
-    rate_limiter_set(&limiter->rate, config, now_ns());
+    rate_limiter_set(limiter->rate, config, now_ns());
     limiter->limits = rate_limiter_limits(config);
     loop_cancel(limiter->device->loop, &limiter->timer.op); /* what waits asks again */
 }
 
 int virtio_limiter_wait(struct virtio_limiter *limiter, uint64_t bytes)
 {
-    uint64_t wait = rate_limiter_take(&limiter->rate, bytes, now_ns());
+    uint64_t wait = rate_limiter_take(limiter->rate, bytes, now_ns());
     if (wait == 0)
         return 0;
     if (!limiter->timer.op.in_flight)
@@ -46,7 +47,7 @@ int virtio_limiter_wait(struct virtio_limiter *limiter, uint64_t bytes)
 
 bool virtio_limiter_stop(struct virtio_limiter *limiter)
 {
-    rate_limiter_forget(&limiter->rate);
+    rate_limiter_forget(limiter->rate);
     loop_cancel(limiter->device->loop, &limiter->timer.op);
     return !limiter->timer.op.in_flight;
 }

@@ -6,7 +6,8 @@
 #include "dev/virtio.h"
 
 struct virtio_limiter {
-    struct rate_limiter rate;
+    struct rate_limiter *rate; /* `own`, unless the device sets another one, for several queues */
+    struct rate_limiter own;
     bool limits; /* there is anything to ask */
     struct virtio_device *device;
     unsigned queue;
