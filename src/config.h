@@ -32,6 +32,7 @@ struct config {
     enum guest_pages pages;
     enum serial_kind serial;
     char *serial_path;
+    bool boot_timer; /* dev/boot_timer.h */
 };
 
 /* A VM of 128 MiB and one CPU with its console on stdio, and nothing to boot yet. */

@@ -2,6 +2,7 @@
 
 #include "boot/boot.h"
 #include "dev/acpi_pm.h"
+#include "dev/boot_timer.h"
 #include "dev/cmos.h"
 #include "dev/disk_opener.h"
 #include "dev/i8042.h"
@@ -36,6 +37,7 @@ struct machine {
     struct i8042 i8042;
     struct cmos cmos;
     struct acpi_pm acpi_pm;
+    struct boot_timer boot_timer;
     struct virtio_device *devices[CONFIG_DRIVES_MAX + 1];
     unsigned slots;        /* virtio devices so far */
     unsigned busy_devices; /* at a pause and at the end: not yet quiet */
@@ -128,10 +130,13 @@ static void signalled(struct ev_loop *ev, ev_signal *watcher, int events)
 {
     (void)ev;
     (void)events;
+    struct machine *machine = watcher->data;
     char message[64];
+    if (machine->observer.signalled)
+        machine->observer.signalled(machine->observer.context, watcher->signum);
     snprintf(message, sizeof(message), "ended by signal %d (%s)", watcher->signum,
              strsignal(watcher->signum));
-    machine_end(watcher->data, MACHINE_SIGNAL + watcher->signum, message);
+    machine_end(machine, MACHINE_SIGNAL + watcher->signum, message);
 }
 
 static void device_quiet_at_end(void *context)
@@ -206,6 +211,26 @@ static int watch_signals(struct machine *machine)
         ev_signal_start(ev, &machine->signals[i]);
     }
     return 0;
+}
+
+/* ---- Counting ---- */
+
+const struct virtio_device *machine_device(const struct machine *machine, unsigned index)
+{
+    return index < machine->slots ? machine->devices[index] : NULL;
+}
+
+bool machine_count_vcpu(const struct machine *machine, unsigned index, struct vcpu_counts *ret_counts)
+{
+    if (index >= machine->vm.cpu_count)
+        return false;
+    vm_count(&machine->vm, index, ret_counts);
+    return true;
+}
+
+uint64_t machine_console_dropped(const struct machine *machine)
+{
+    return machine->uart ? uart_dropped(machine->uart) : 0;
 }
 
 /* ---- Pausing ---- */
@@ -352,6 +377,11 @@ static int add_pc_chips(struct machine *machine)
         r = cmos_attach(&machine->cmos, machine->bus);
     if (r == 0)
         r = acpi_pm_attach(&machine->acpi_pm, machine->bus, machine->lines, &shutdown);
+    if (r == 0 && machine->config->boot_timer && machine->observer.booted) {
+        machine->boot_timer.booted = machine->observer.booted;
+        machine->boot_timer.context = machine->observer.context;
+        r = boot_timer_attach(&machine->boot_timer, machine->bus);
+    }
     return r;
 }
 

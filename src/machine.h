@@ -11,6 +11,7 @@
 #pragma once
 
 #include "config.h"
+#include "dev/virtio.h"
 #include "loop/loop.h"
 
 /* How a machine ends, as the process's exit status (documented in --help and the manual). */
@@ -29,6 +30,8 @@ struct machine;
 
 struct machine_observer {
     void (*changed)(void *context, enum machine_state state); /* after the change. Optional. */
+    void (*signalled)(void *context, int number);             /* before the signal ends it. Optional. */
+    void (*booted)(void *context); /* the guest says so (struct config, boot_timer). Optional. */
     void *context;
 };
 
@@ -75,3 +78,14 @@ const char *machine_end_message(const struct machine *machine);
 
 /* Nanoseconds of the monotonic clock since it was started; 0 before. */
 uint64_t machine_age(const struct machine *machine);
+
+/* ---- What it counts, for metrics ---- */
+
+/* Device `index` of the machine, its drives first and in their order; NULL: there are no more. */
+const struct virtio_device *machine_device(const struct machine *machine, unsigned index);
+
+/* Of vCPU `index` of a machine that was started; false: there are no more. */
+bool machine_count_vcpu(const struct machine *machine, unsigned index, struct vcpu_counts *ret_counts);
+
+/* Characters of the console that no reader took in time. */
+uint64_t machine_console_dropped(const struct machine *machine);

@@ -41,6 +41,10 @@ static void interrupt_driver(struct virtio_device *device, uint32_t bits)
 {
     bus_drain_coalesced(device->bus);
     irq_raise(&device->irq, bits);
+    if (bits & VIRTIO_MMIO_INT_VRING)
+        device->interrupts++;
+    else
+        device->config_interrupts++;
 }
 
 static void quiesce_device(struct virtio_device *device)
@@ -329,6 +333,7 @@ static void kick_seen(struct loop_op *op, int result, unsigned flags)
         return;
     }
     CHECK(result >= 0);
+    device->kicks++;
     /* The eventfd's count is never read while the watch stands: each signal wakes it all the same. A watch
      * that is started again would find the count and fire at once, so then it is read. */
     if (!(flags & LOOP_MORE)) {

@@ -43,6 +43,13 @@
 struct virtio_device;
 struct disk;
 
+/* Something that a device counts, for metrics: a uint64_t at `offset` of the device's own structure, whose first
+ * member is the struct virtio_device. Loop thread. */
+struct virtio_counter {
+    const char *name, *help; /* "read_bytes"; a sentence */
+    size_t offset;
+};
+
 /* What a device is. All functions run on the loop thread. */
 struct virtio_ops {
     const char *name;   /* for messages and the log: "virtio-blk" */
@@ -85,6 +92,10 @@ struct virtio_ops {
      * nothing is in flight. Optional. */
     const struct state_part *parts;
     unsigned part_count;
+
+    /* What it counts, beside the core's kicks and interrupts. Optional. */
+    const struct virtio_counter *counters;
+    unsigned counter_count;
 
     /* Free the device and what it owns. Nothing is in flight. Required. */
     void (*destroy)(struct virtio_device *device);
@@ -163,6 +174,7 @@ struct virtio_device {
     bool closing;      /* virtio_close() was called */
     uint64_t features; /* negotiated */
     uint32_t config_size;
+    uint64_t kicks, interrupts, config_interrupts; /* counted, not saved */
     uint32_t pushed; /* queues, as bits, that got used entries in this turn of the loop */
     struct loop_prepare prepare;
     struct bus_waiter *reset_waiter;

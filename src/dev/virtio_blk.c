@@ -45,6 +45,9 @@ struct virtio_blk {
     struct disk *disk;
     struct virtio_limiter limiter;
     unsigned in_flight;
+    struct blk_counts {
+        uint64_t reads, writes, flushes, discards, read_bytes, write_bytes, failed;
+    } counts;
     /* Last in, first out, and fresh ones only when there is no other: memory is touched for as many requests
      * as were ever in flight at once. */
     struct blk_request *free, *requests;
@@ -87,6 +90,29 @@ static void end_quiesce(struct virtio_device *device)
 
 /* --- the end of a request --- */
 
+static void count_request(const struct blk_request *request, uint8_t status)
+{
+    struct blk_counts *counts = &request->blk->counts;
+    if (status != VIRTIO_BLK_S_OK) {
+        counts->failed++;
+        return;
+    }
+    switch (request->type) {
+    case VIRTIO_BLK_T_IN:
+        counts->reads++;
+        counts->read_bytes += request->filled;
+        break;
+    case VIRTIO_BLK_T_OUT:
+        counts->writes++;
+        counts->write_bytes += request->io.length;
+        break;
+    case VIRTIO_BLK_T_FLUSH: counts->flushes++; break;
+    case VIRTIO_BLK_T_DISCARD:
+    case VIRTIO_BLK_T_WRITE_ZEROES: counts->discards++; break;
+    default: break;
+    }
+}
+
 /* Gives the request back with `status` (VIRTIO_BLK_S_...). */
 static void finish(struct blk_request *request, uint8_t status)
 {
@@ -95,6 +121,7 @@ static void finish(struct blk_request *request, uint8_t status)
     /* What is reported as written begins at the first writable byte and has no gaps (2.7.8.2): the status
      * byte counts when all before it is filled. */
     uint32_t written = status == VIRTIO_BLK_S_OK ? request->filled : 0;
+    count_request(request, status);
     if (written == request->room)
         written++;
     *request->status = status;
@@ -177,11 +204,11 @@ static void start_transfer(struct blk_request *request, uint64_t sector, uint64_
         finish(request, VIRTIO_BLK_S_IOERR);
         return;
     }
+    request->io.length = length;
     if (length == 0) {
         finish(request, VIRTIO_BLK_S_OK);
         return;
     }
-    request->io.length = length;
     request->io.done = write ? change_done : io_done;
     if (write) {
         disk->ops->write(disk, &request->io);
@@ -367,6 +394,20 @@ static uint64_t blk_features(const struct disk *disk)
     return features;
 }
 
+#define COUNTER(name_, help_)                                                                                \
+    {                                                                                                        \
+#name_, (help_), offsetof(struct virtio_blk, counts.name_)                                           \
+    }
+static const struct virtio_counter blk_counters[] = {
+    COUNTER(reads, "Requests to read that ended well."),
+    COUNTER(writes, "Requests to write that ended well."),
+    COUNTER(flushes, "Requests to flush that ended well."),
+    COUNTER(discards, "Requests to discard or zero that ended well."),
+    COUNTER(read_bytes, "Bytes read."),
+    COUNTER(write_bytes, "Bytes written."),
+    COUNTER(failed, "Requests that ended with an error, or that the device does not know."),
+};
+
 int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label, struct virtio_device **ret_device)
 {
     static const struct virtio_ops ops = {
@@ -377,6 +418,8 @@ int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label, stru
         .take = blk_take,
         .quiesce = blk_quiesce,
         .write_back = blk_write_back,
+        .counters = blk_counters,
+        .counter_count = ARRAY_SIZE(blk_counters),
         .destroy = blk_destroy,
     };
     struct virtio_blk *blk = calloc(1, sizeof(*blk));

@@ -19,6 +19,7 @@ struct loop {
     bool running;
     bool stopped;
     int stop_value;
+    struct loop_counts counts;
 
     struct loop_prepare *prepares, **prepares_end;
     struct loop_prepare *next_prepare; /* while they are run: the one after this, which may be removed too */

@@ -272,6 +272,7 @@ static void handle_completions(struct loop *loop)
         bool more = cqe.flags & IORING_CQE_F_MORE;
         if (!op)
             continue;
+        loop->counts.completions++;
         op->in_flight = more;
         op->done(op, cqe.res, more ? LOOP_MORE : 0);
     }
@@ -283,6 +284,11 @@ void loop_stop(struct loop *loop, int value)
     loop->stop_value = value;
 }
 
+struct loop_counts loop_counts(const struct loop *loop)
+{
+    return loop->counts;
+}
+
 int loop_run(struct loop *loop)
 {
     int r = 0;
@@ -290,6 +296,7 @@ int loop_run(struct loop *loop)
     loop->running = true;
     while (!loop->stopped && r == 0) {
         prepare_to_wait(loop);
+        loop->counts.turns++;
         if (!loop->stopped)
             r = submit_and_wait(loop);
         if (r == 0)

@@ -49,6 +49,12 @@ int loop_restrict(struct loop *loop);
  * with a message if the ring itself fails. Not from inside a done(), a prepare or a callback of libev. */
 int loop_run(struct loop *loop);
 
+/* Turns of loop_run(), each of which has waited for the kernel, and completions of ops so far. Loop thread. */
+struct loop_counts {
+    uint64_t turns, completions;
+};
+struct loop_counts loop_counts(const struct loop *loop);
+
 /* Ends loop_run() after the handler that calls this. Completions that are left are handled by the next
  * loop_run(). Called while the loop does not run, it ends the next one at once. */
 void loop_stop(struct loop *loop, int value);

@@ -15,6 +15,8 @@
 #define LAYOUT_RESET_GPA    UINT64_C(0xffff0) /* a PC's reset vector: kernels jump here to reboot "by BIOS" */
 #define LAYOUT_HIGH_RAM_GPA UINT64_C(0x100000)
 
+#define LAYOUT_BOOT_TIMER_GPA UINT64_C(0xc0000000) /* dev/boot_timer.h: where Firecracker's guests look */
+
 /*
  * virtio-mmio devices: two pages each from here up, in the gap below 4 GiB. A device's registers lie across
  * the border of its pages: those up to QueueNotify at the end of the first, those from InterruptStatus on at

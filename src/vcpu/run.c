@@ -8,15 +8,23 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 /* A vCPU thread's own needs are a few frames; the guest runs on none of it. */
 #define VCPU_STACK_SIZE (64 * KIB)
+
+static void count_exit(struct vcpu *cpu, enum vcpu_space space, bool is_write)
+{
+    _Atomic uint64_t *count = &cpu->exits[(space == VCPU_PORT ? 2 : 0) + is_write];
+    atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + 1, memory_order_relaxed);
+}
 
 static void forward_port(struct vcpu *cpu)
 {
     struct kvm_run *run = cpu->run;
     const struct vcpu_callbacks *to = cpu->vm->callbacks;
     uint8_t *data = (uint8_t *)run + run->io.data_offset;
+    count_exit(cpu, VCPU_PORT, run->io.direction == KVM_EXIT_IO_OUT);
     /* A string instruction (rep outsb) comes as `count` elements. */
     for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
         struct vcpu_access access = {
@@ -43,6 +51,7 @@ static void forward_mmio(struct vcpu *cpu)
         .length = run->mmio.len,
         .address = run->mmio.phys_addr,
     };
+    count_exit(cpu, VCPU_MMIO, access.is_write);
     if (access.is_write)
         memcpy(&access.value, run->mmio.data, run->mmio.len);
     to->access(to->context, &access);
@@ -236,4 +245,20 @@ void vm_stop(struct vm *vm)
     futex(&vm->pauses, FUTEX_WAKE, INT_MAX);
     while (vm->thread_count > 0)
         pthread_join(vm->cpus[--vm->thread_count].thread, NULL);
+}
+
+void vm_count(const struct vm *vm, unsigned index, struct vcpu_counts *ret_counts)
+{
+    const struct vcpu *cpu = &vm->cpus[index];
+    struct timespec used = {0};
+    clockid_t clock;
+    if (index < vm->thread_count && pthread_getcpuclockid(cpu->thread, &clock) == 0)
+        clock_gettime(clock, &used);
+    *ret_counts = (struct vcpu_counts){
+        .mmio_reads = atomic_load_explicit(&cpu->exits[0], memory_order_relaxed),
+        .mmio_writes = atomic_load_explicit(&cpu->exits[1], memory_order_relaxed),
+        .port_reads = atomic_load_explicit(&cpu->exits[2], memory_order_relaxed),
+        .port_writes = atomic_load_explicit(&cpu->exits[3], memory_order_relaxed),
+        .cpu_ns = (uint64_t)used.tv_sec * 1000000000 + (uint64_t)used.tv_nsec,
+    };
 }

@@ -42,6 +42,12 @@ struct vcpu_callbacks {
     void (*parked)(void *context, unsigned index);
 };
 
+/* What a vCPU has cost so far. */
+struct vcpu_counts {
+    uint64_t mmio_reads, mmio_writes, port_reads, port_writes; /* that left the kernel */
+    uint64_t cpu_ns; /* CPU time of its thread, the guest's included */
+};
+
 struct vcpu {
     struct vm *vm;
     unsigned index;
@@ -49,6 +55,8 @@ struct vcpu {
     struct kvm_run *run;
     pthread_t thread;
     uint32_t parked_for; /* vCPU thread: the value of vm->pauses that it last parked for */
+    _Atomic uint64_t exits
+        [4]; /* accesses that came to the process, MMIO first, reads first; its thread alone writes them */
 };
 
 /*
@@ -126,6 +134,9 @@ int vm_coalesce_mmio(struct vm *vm, gpa_t at, uint32_t length);
 
 /* The oldest coalesced write, which is forgotten: false if there is none. One thread at a time. */
 bool vm_pop_coalesced(struct vm *vm, struct vcpu_access *ret_write);
+
+/* Of vCPU `index`. Any thread, while the VM exists. */
+void vm_count(const struct vm *vm, unsigned index, struct vcpu_counts *ret_counts);
 
 /*
  * The vCPU threads. All of these are for the loop thread, and none waits for a vCPU: one that is asked to
