@@ -74,6 +74,7 @@ format: ## format every C file
 INSTALL_TO := $(DESTDIR)$(PREFIX)
 install: all ## to PREFIX (/usr/local), below DESTDIR if set
 	install -D -t '$(INSTALL_TO)/bin' $(filter-out $(BUILD)/guest/volt-init,$(PROGRAMS))
+	ln -sf volt-vmm '$(INSTALL_TO)/bin/firecracker'
 	install -D -t '$(INSTALL_TO)/lib/volt' $(BUILD)/guest/volt-init
 	$(foreach page,$(wildcard docs/man/*.1),install -D -m 644 -t '$(INSTALL_TO)/share/man/man1' $(page) &&) true
 	$(foreach file,$(wildcard completion/*),install -D -m 644 -t '$(INSTALL_TO)/share/bash-completion/completions' $(file) &&) true

@@ -1,14 +1,9 @@
 /* volt-vmm: reads what to run, runs it, and says by its exit status how it ended. */
-#include "ctl/options.h"
+#include "ctl/firecracker.h"
 #include "machine.h"
 #include "terminal.h"
 
 #include <stdio.h>
-#include <string.h>
-
-/* Firecracker's exit statuses (src/vmm/src/lib.rs, FcExitCode), for who knows the program by that name. */
-#define FIRECRACKER_GENERIC_ERROR 1
-#define FIRECRACKER_ARG_PARSING   153
 
 static int run_alone(struct loop *loop, const struct config *config)
 {
@@ -22,14 +17,6 @@ static int run_alone(struct loop *loop, const struct config *config)
         return blame;
     }
     return machine_finish(machine, loop_run(loop));
-}
-
-/* A panic and a crash are the guest's own affair there. */
-static int firecracker_status(int status)
-{
-    if (status == MACHINE_PANICKED)
-        return 0;
-    return status == MACHINE_CRASHED || status == MACHINE_HOST_FAILED ? FIRECRACKER_GENERIC_ERROR : status;
 }
 
 static int run_with_ctl(struct loop *loop, const struct ctl_config *options, const struct config *config)
@@ -58,39 +45,46 @@ static int run_with_ctl(struct loop *loop, const struct ctl_config *options, con
     return status;
 }
 
-static bool named_firecracker(const char *name)
+/* Reads the command line. -1 to go on, or the status to exit with, all said. */
+static int read_arguments(int argc, char **argv, struct ctl_options *options, struct config *config)
 {
-    const char *slash = strrchr(name, '/');
-    return strcmp(slash ? slash + 1 : name, "firecracker") == 0;
+    if (options->config.firecracker) {
+        int status = firecracker_args(argc, argv, options);
+        config->boot_timer = options->boot_timer;
+        return status;
+    }
+    argp_err_exit_status = MACHINE_BAD_CONFIG;
+    int r = config_from_args(argc, argv, &ctl_options_child, options, config);
+    if (r == 0)
+        r = ctl_options_check(options);
+    if (r == 0 && !ctl_options_wanted(options))
+        r = config_check(config);
+    if (r == 0)
+        return -1;
+    fprintf(stderr, "volt-vmm: %s\n", fail_text());
+    return MACHINE_BAD_CONFIG;
 }
 
 int main(int argc, char **argv)
 {
     static struct config config;
     struct ctl_options options;
-    bool firecracker = argc > 0 && named_firecracker(argv[0]);
-    config_init(&config);
-    ctl_options_init(&options, firecracker);
-    argp_err_exit_status = firecracker ? FIRECRACKER_ARG_PARSING : MACHINE_BAD_CONFIG;
-    if (firecracker)
-        argp_program_version = "Firecracker v" CTL_FIRECRACKER_VERSION "\n";
-    int r = config_from_args(argc, argv, &ctl_options_child, &options, &config);
-    if (r == 0)
-        r = ctl_options_check(&options);
-    bool wanted = ctl_options_wanted(&options);
-    if (r == 0 && !wanted)
-        r = config_check(&config);
-    if (r < 0) {
-        fprintf(stderr, "volt-vmm: %s\n", fail_text());
-        return argp_err_exit_status;
-    }
     struct loop *loop = NULL;
-    int status = MACHINE_HOST_FAILED;
+    config_init(&config);
+    ctl_options_init(&options, argc > 0 && firecracker_is_name(argv[0]));
+    int status = read_arguments(argc, argv, &options, &config);
+    if (status >= 0)
+        return status;
+    status = MACHINE_HOST_FAILED;
     if (loop_new(MACHINE_LOOP_ENTRIES, &loop) < 0)
         fprintf(stderr, "volt-vmm: %s\n", fail_text());
+    else if (ctl_options_wanted(&options))
+        status = run_with_ctl(loop, &options.config, &config);
     else
-        status = wanted ? run_with_ctl(loop, &options.config, &config) : run_alone(loop, &config);
+        status = run_alone(loop, &config);
     terminal_restore();
     fflush(NULL);
+    if (options.config.firecracker)
+        firecracker_die(status);
     _exit(status);
 }

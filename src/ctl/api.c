@@ -162,6 +162,23 @@ static int match_id(struct api_call *call, enum id_kind kind, const void *object
                      call->id, named);
 }
 
+/* Firecracker's deprecated members, which an answer of any kind tells of. */
+static bool is_deprecated(const struct json_struct *of, const void *object)
+{
+    if (of == &keys_machine_struct || of == &keys_machine_update_struct)
+        return ((const struct keys_machine *)object)->cpu_template.present;
+    if (of == &keys_mmds_config_struct)
+        return ((const struct keys_mmds_config *)object)->version.value == 0;
+    if (of == &keys_vsock_struct)
+        return ((const struct keys_vsock *)object)->vsock_id != NULL;
+    if (of == &keys_snapshot_load_struct) {
+        const struct keys_snapshot_load *load = object;
+        return !load->mem_backend != !load->mem_file_path &&
+               (load->mem_file_path || load->enable_diff_snapshots.value);
+    }
+    return false;
+}
+
 static int run_row(struct api_call *call, const struct row *row)
 {
     union {
@@ -181,6 +198,7 @@ static int run_row(struct api_call *call, const struct row *row)
         text_free(&error.message);
         if (r < 0)
             return r;
+        call->deprecated = is_deprecated(row->of, &object);
         if (row->id != NO_ID)
             r = match_id(call, row->id, &object);
     }

@@ -27,7 +27,8 @@ struct ctl {
     bool boot_path;          /* something that a snapshot would bring along was configured */
     struct keys_serial serial;
     struct keys_metrics metrics_keys;
-    struct config built; /* what the machine was made of */
+    uint64_t start_cpu_us; /* CPU time when the machine was started */
+    struct config built;   /* what the machine was made of */
 
     struct json_value *metadata; /* MMDS; NULL: none was put yet */
 
@@ -114,6 +115,9 @@ void api_handle(void *context, struct http_request *request);
 
 /* The machine's state has changed. */
 void api_state_changed(struct ctl *ctl, enum machine_state state);
+
+/* Under the name firecracker: a process has sent a signal. */
+void api_signalled(void *context, int number);
 
 /* Starts the machine with what was configured; on failure the words are in call->fault, as Firecracker has
  * them. */

@@ -2,6 +2,7 @@
 #include "ctl/api.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,8 +24,6 @@ static int update_machine(struct api_call *call, const struct keys_machine *chan
     struct keys_machine wanted = *ctl->keys.machine_config;
     uint64_t most = ctl->config.firecracker ? FIRECRACKER_CPUS_MAX : CPUS_MAX;
     ctl->boot_path = true;
-    if (change->cpu_template.present)
-        call->deprecated = true;
     take(&wanted.vcpu_count, &change->vcpu_count);
     take(&wanted.mem_size_mib, &change->mem_size_mib);
     take(&wanted.smt, &change->smt);
@@ -201,6 +200,20 @@ void api_state_changed(struct ctl *ctl, enum machine_state state)
         pause_ended(ctl, state == MACHINE_PAUSED);
 }
 
+void api_signalled(void *context, int number)
+{
+    struct ctl *ctl = context;
+    char message[80];
+    metrics_signal(&ctl->metrics, number);
+    if (number == SIGPIPE) { /* who writes sees it as an error */
+        logger_say(&ctl->logger, LOGGER_ERROR, "main", "Received signal %d, code 0.", number);
+        return;
+    }
+    snprintf(message, sizeof(message), "Shutting down VM after intercepting signal %d, code 0.", number);
+    logger_say(&ctl->logger, LOGGER_ERROR, "main", "%s", message);
+    machine_end(ctl->machine, MACHINE_SIGNAL + number, message);
+}
+
 /* ---- Actions ---- */
 
 int api_put_action(struct api_call *call, void *object)
@@ -265,7 +278,6 @@ int api_put_snapshot_load(struct api_call *call, void *object)
             call, -EINVAL,
             "An error occurred when deserializing the json body of a request: missing field: either "
             "`mem_backend` or `mem_file_path` is required.");
-    call->deprecated = wanted->mem_file_path || wanted->enable_diff_snapshots.value;
     if (call->ctl->boot_path)
         return api_fault(
             call, -EINVAL,

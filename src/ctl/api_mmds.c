@@ -4,10 +4,22 @@
 #include <arpa/inet.h>
 #include <string.h>
 
+/* A VM that runs has a store if its guest can read it. */
+static int check_store(struct api_call *call)
+{
+    const struct ctl *ctl = call->ctl;
+    if (ctl->keys.mmds_config || machine_state(ctl->machine) == MACHINE_NOT_STARTED)
+        return 0;
+    return api_fault(call, -EINVAL, "MMDS error: The MMDS data store is not initialized.");
+}
+
 int api_get_mmds(struct api_call *call, void *object)
 {
     (void)object;
     const struct json_value *metadata = call->ctl->metadata;
+    int r = check_store(call);
+    if (r < 0)
+        return r;
     if (metadata && !json_value_is_null(metadata))
         json_value_write(&call->body, metadata);
     else
@@ -45,7 +57,9 @@ int api_put_mmds(struct api_call *call, void *object)
     int r = read_body(call, &value);
     if (r < 0)
         return r;
-    r = check_size(call, value);
+    r = check_store(call);
+    if (r == 0)
+        r = check_size(call, value);
     if (r < 0) {
         json_value_free(value);
         return r;
@@ -116,8 +130,6 @@ int api_put_mmds_config(struct api_call *call, void *object)
     struct keys_mmds_config *wanted = object;
     struct ctl *ctl = call->ctl;
     ctl->boot_path = true;
-    if (wanted->version.value == 0)
-        call->deprecated = true;
     if (wanted->ipv4_address && !is_link_local(wanted->ipv4_address))
         return api_fault(call, -EINVAL, "MMMDS config error: The MMDS IPv4 address is not link local.");
     if (wanted->network_interfaces.count == 0)

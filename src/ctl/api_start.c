@@ -12,6 +12,7 @@ static int copy_base(const struct config *base, struct config *built)
     config_init(built);
     built->pages = base->pages;
     built->serial = base->serial;
+    built->boot_timer = base->boot_timer;
     int r = api_set_text(&built->append, base->append);
     if (r == 0)
         r = api_set_text(&built->cas_store, base->cas_store);
@@ -64,6 +65,8 @@ static int build(struct ctl *ctl, const struct config *base)
     built->cpus = (unsigned)machine->vcpu_count.value;
     if (mul_overflows(machine->mem_size_mib.value, MIB, &built->memory))
         built->memory = UINT64_MAX;
+    else if (built->memory % GUEST_MEM_ALIGN)
+        built->memory += MIB; /* Firecracker takes odd numbers; memory here is in pages of 2 MiB */
     if (machine->huge_pages.value == KEYS_HUGE_2M)
         built->pages = GUEST_PAGES_HUGETLB;
     else if (machine->huge_pages.value == KEYS_HUGE_TRANSPARENT)
@@ -102,6 +105,7 @@ int api_start(struct api_call *call)
     int r = build(ctl, ctl->base);
     if (r == 0 && ctl->built.memory > GUEST_MEM_MAX)
         r = fail(-ENOMEM, "more memory than a guest can have");
+    ctl->start_cpu_us = metrics_cpu_us();
     if (r == 0)
         r = machine_start(ctl->machine, &ctl->built, &blame);
     if (r == -ENOMEM)

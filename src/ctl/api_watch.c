@@ -31,12 +31,19 @@ int api_put_logger(struct api_call *call, void *object)
 
 /* ---- Metrics ---- */
 
-static struct metrics_view view_of(const struct ctl *ctl)
+/* `ids` has room for the drives' names, which stay the configuration's. */
+static struct metrics_view view_of(const struct ctl *ctl, const char *ids[CONFIG_DRIVES_MAX])
 {
     const struct keys_machine *machine = ctl->keys.machine_config;
+    const struct keys_drive *drives = ctl->keys.drives.items;
+    for (size_t i = 0; i < ctl->keys.drives.count; i++)
+        ids[i] = drives[i].drive_id;
     return (struct metrics_view){
         .id = ctl->config.id,
         .machine = ctl->machine,
+        .loop = ctl->loop,
+        .drive_ids = ids,
+        .limited_log_lines = ctl->logger.limited,
         .connections = ctl->http ? http_connections(ctl->http) : 0,
         .evicted = ctl->http ? http_evicted(ctl->http) : 0,
         .listeners = ctl->events.count,
@@ -69,7 +76,8 @@ int api_write_metrics(struct ctl *ctl)
     if (ctl->metrics.fd < 0)
         return 0;
     CLEANUP_TEXT struct text text = {0}, properties = {0};
-    struct metrics_view view = view_of(ctl);
+    const char *ids[CONFIG_DRIVES_MAX];
+    struct metrics_view view = view_of(ctl, ids);
     add_properties(ctl, &properties);
     view.properties = properties.at;
     metrics_json(&ctl->metrics, &view, &text);
@@ -78,7 +86,6 @@ int api_write_metrics(struct ctl *ctl)
     errno = EAGAIN;
     if (!text.failed && poll(&writable, 1, 0) == 1 && (writable.revents & POLLOUT))
         written = write(ctl->metrics.fd, text.at, text.length);
-    ctl->metrics.lines++;
     if (written == (ssize_t)text.length)
         return 0;
     ctl->metrics.lines_failed++;
@@ -106,7 +113,8 @@ int api_put_metrics(struct api_call *call, void *object)
 int api_get_metrics(struct api_call *call, void *object)
 {
     (void)object;
-    struct metrics_view view = view_of(call->ctl);
+    const char *ids[CONFIG_DRIVES_MAX];
+    struct metrics_view view = view_of(call->ctl, ids);
     metrics_prometheus(&call->ctl->metrics, &view, &call->body);
     call->type = "text/plain; version=0.0.4; charset=utf-8";
     return 0;

@@ -23,6 +23,9 @@ struct ctl_config {
     const char *log_path, *log_level, *log_module;
     bool log_show_level, log_show_origin;
     const char *metrics_path;
+    /* Of the name firecracker alone. */
+    bool pci_wanted;
+    uint64_t start_us, start_cpu_us, parent_cpu_us; /* when the jailer started us; 0: not told */
 };
 
 #define CTL_PAYLOAD_MAX 51200u /* Firecracker's default */

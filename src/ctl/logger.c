@@ -9,6 +9,9 @@
 #include <strings.h>
 #include <time.h>
 
+#define LIMIT_SECONDS 5u
+#define LIMIT_LINES   10u
+
 static const char *const level_names[] = {"OFF", "ERROR", "WARN", "INFO", "DEBUG", "TRACE"};
 
 void logger_init(struct logger *logger, const char *id)
@@ -47,6 +50,19 @@ bool logger_level_of(const char *name, enum logger_level *ret_level)
         return false;
     *ret_level = LOGGER_WARN;
     return true;
+}
+
+bool logger_may_say(struct logger *logger, struct logger_site *site)
+{
+    struct timespec now = {0};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    uint64_t window = (uint64_t)now.tv_sec / LIMIT_SECONDS + 1;
+    if (site->window != window)
+        *site = (struct logger_site){.window = window};
+    if (site->lines++ < LIMIT_LINES)
+        return true;
+    logger->limited++;
+    return false;
 }
 
 static void add_time(struct text *text)

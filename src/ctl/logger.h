@@ -17,7 +17,14 @@ struct logger {
     enum logger_level level;
     bool show_level, show_origin;
     char *module; /* only lines of modules that begin so; NULL: all */
-    uint64_t missed;
+    uint64_t missed, limited;
+};
+
+/* One place in the code that logs; made by logger_say_limited(). Ten lines in five seconds, as Firecracker has
+ * it. */
+struct logger_site {
+    uint64_t window;
+    unsigned lines;
 };
 
 /* Logs nothing yet; `id` is lent. */
@@ -29,6 +36,16 @@ int logger_open(struct logger *logger, const char *path);
 
 /* A level's name as clients give it ("Info", "warning"); false if it is none. */
 bool logger_level_of(const char *name, enum logger_level *ret_level);
+
+/* For what a client or a guest can cause at will: what is said too often is counted and not written. */
+#define logger_say_limited(logger, level, module, ...)                                                       \
+    do {                                                                                                     \
+        static struct logger_site logger_site_;                                                              \
+        if (logger_may_say((logger), &logger_site_))                                                         \
+            logger_line((logger), (level), (module), __FILE__, __LINE__, __VA_ARGS__);                       \
+    } while (0)
+
+bool logger_may_say(struct logger *logger, struct logger_site *site);
 
 #define logger_say(logger, level, module, ...)                                                               \
     logger_line((logger), (level), (module), __FILE__, __LINE__, __VA_ARGS__)

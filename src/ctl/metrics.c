@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
 void metrics_count(struct metrics *metrics, size_t index, bool failed, uint64_t us)
 {
@@ -26,12 +25,18 @@ static uint64_t resident(void)
     return pages * 4096;
 }
 
-static double cpu_seconds(void)
+void metrics_signal(struct metrics *metrics, int number)
+{
+    if (number > 0 && number < (int)METRICS_SIGNALS_MAX)
+        metrics->signals[number]++;
+}
+
+uint64_t metrics_cpu_us(void)
 {
     struct rusage usage = {0};
     getrusage(RUSAGE_SELF, &usage);
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+    return (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000 +
+           (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 }
 
 /* ---- Prometheus ---- */
@@ -62,6 +67,81 @@ static void add_requests(const struct metrics *metrics, struct text *text, const
     }
 }
 
+/* ---- Devices and vCPUs ---- */
+
+static const char *kind_of(const struct virtio_device *device)
+{
+    const char *dash = strchr(device->ops->name, '-'); /* "virtio-blk" */
+    return dash ? dash + 1 : device->ops->name;
+}
+
+/* One metric of the devices with these `ops` (NULL: of all); `offset` as in struct virtio_counter. */
+static void add_devices(struct text *text, const struct metrics_view *view, const struct virtio_ops *ops,
+                        const char *name, const char *help, size_t offset)
+{
+    const struct virtio_device *device;
+    head(text, name, "counter", help);
+    for (unsigned i = 0; (device = machine_device(view->machine, i)); i++) {
+        uint64_t value;
+        if (ops && device->ops != ops)
+            continue;
+        memcpy(&value, (const char *)device + offset, sizeof(value));
+        text_printf(text, "%s{device=\"%s\"", name, device->label);
+        if (i < view->drives)
+            text_printf(text, ",id=\"%s\"", view->drive_ids[i]);
+        text_printf(text, "} %llu\n", (unsigned long long)value);
+    }
+}
+
+/* True if no device before this one is of its kind. */
+static bool is_first_of_kind(const struct machine *machine, unsigned index)
+{
+    for (unsigned i = 0; i < index; i++)
+        if (machine_device(machine, i)->ops == machine_device(machine, index)->ops)
+            return false;
+    return true;
+}
+
+static void add_all_devices(struct text *text, const struct metrics_view *view)
+{
+    const struct virtio_device *device = machine_device(view->machine, 0);
+    if (!device)
+        return;
+    add_devices(text, view, NULL, "stardust_device_kicks_total", "Times the driver notified the device.",
+                offsetof(struct virtio_device, kicks));
+    add_devices(text, view, NULL, "stardust_device_interrupts_total", "Interrupts for finished requests.",
+                offsetof(struct virtio_device, interrupts));
+    add_devices(text, view, NULL, "stardust_device_faults_total", "Times the driver broke the protocol.",
+                offsetof(struct virtio_device, faults));
+    for (unsigned i = 0; (device = machine_device(view->machine, i)); i++) {
+        const struct virtio_ops *ops = device->ops;
+        for (unsigned k = 0; k < ops->counter_count && is_first_of_kind(view->machine, i); k++) {
+            char name[80];
+            snprintf(name, sizeof(name), "stardust_%s_%s_total", kind_of(device), ops->counters[k].name);
+            add_devices(text, view, ops, name, ops->counters[k].help, ops->counters[k].offset);
+        }
+    }
+}
+
+static void add_vcpus(struct text *text, const struct machine *machine)
+{
+    static const char *const kinds[] = {"mmio_read", "mmio_write", "port_read", "port_write"};
+    struct vcpu_counts counts;
+    if (!machine_count_vcpu(machine, 0, &counts))
+        return;
+    head(text, "stardust_vcpu_seconds_total", "counter", "CPU time of a vCPU's thread, with its guest's.");
+    for (unsigned i = 0; machine_count_vcpu(machine, i, &counts); i++)
+        text_printf(text, "stardust_vcpu_seconds_total{vcpu=\"%u\"} %.6f\n", i, (double)counts.cpu_ns / 1e9);
+    head(text, "stardust_vcpu_exits_total", "counter", "Accesses of the guest that left the kernel.");
+    for (unsigned i = 0; machine_count_vcpu(machine, i, &counts); i++) {
+        const uint64_t values[] = {counts.mmio_reads, counts.mmio_writes, counts.port_reads,
+                                   counts.port_writes};
+        for (size_t k = 0; k < ARRAY_SIZE(values); k++)
+            text_printf(text, "stardust_vcpu_exits_total{vcpu=\"%u\",kind=\"%s\"} %llu\n", i, kinds[k],
+                        (unsigned long long)values[k]);
+    }
+}
+
 void metrics_prometheus(const struct metrics *metrics, const struct metrics_view *view, struct text *text)
 {
     static const char *const states[] = {"not_started", "running", "pausing", "paused", "ending"};
@@ -76,11 +156,19 @@ void metrics_prometheus(const struct metrics *metrics, const struct metrics_view
     sample(text, "stardust_vcpus", "gauge", "The guest's CPUs.", view->cpus);
     sample(text, "stardust_drives", "gauge", "The guest's disks.", view->drives);
     head(text, "process_cpu_seconds_total", "counter", "CPU time of the monitor with its vCPU threads.");
-    text_printf(text, "process_cpu_seconds_total %.3f\n", cpu_seconds());
+    text_printf(text, "process_cpu_seconds_total %.3f\n", (double)metrics_cpu_us() / 1e6);
     uint64_t bytes = resident();
     if (bytes)
         sample(text, "process_resident_memory_bytes", "gauge",
                "Resident memory, of which the guest's is the largest part.", bytes);
+    add_vcpus(text, view->machine);
+    add_all_devices(text, view);
+    sample(text, "stardust_console_dropped_total", "counter",
+           "Characters of the console that no reader took in time.", machine_console_dropped(view->machine));
+    struct loop_counts loop = loop_counts(view->loop);
+    sample(text, "stardust_loop_turns_total", "counter", "Times the loop woke up.", loop.turns);
+    sample(text, "stardust_loop_completions_total", "counter", "Operations of the loop that ended.",
+           loop.completions);
     add_requests(metrics, text, "stardust_api_requests_total", "Requests on the control socket.",
                  offsetof(struct metrics_row, count), 1);
     add_requests(metrics, text, "stardust_api_failures_total", "Requests that were answered with an error.",
@@ -95,65 +183,6 @@ void metrics_prometheus(const struct metrics *metrics, const struct metrics_view
     sample(text, "stardust_events_total", "counter", "Events so far.", view->events);
     sample(text, "stardust_log_lines_missed_total", "counter", "Lines that the log's reader did not take.",
            view->missed_log_lines);
-}
-
-/* ---- JSON lines ---- */
-
-/* The requests of one method, as "NAME_count" and "NAME_fails". A name that several rows have is told
- * once. */
-static void add_group(struct metrics *metrics, struct text *text, const char *group, const char *method,
-                      bool fails)
-{
-    const char *comma = "";
-    text_printf(text, ",\"%s\":{", group);
-    for (size_t i = 0; i < METRICS_ROWS_MAX; i++) {
-        const struct metrics_row *row = &metrics->rows[i];
-        bool first = row->method && strcmp(row->method, method) == 0;
-        uint64_t count = 0, failed = 0;
-        for (size_t k = 0; first && k < METRICS_ROWS_MAX; k++) {
-            struct metrics_row *same = &metrics->rows[k];
-            if (!same->method || strcmp(same->method, method) != 0 || strcmp(same->name, row->name) != 0)
-                continue;
-            first = k >= i;
-            count += same->count - same->told_count;
-            failed += same->fails - same->told_fails;
-        }
-        if (!first)
-            continue;
-        text_printf(text, "%s\"%s_count\":%llu", comma, row->name, (unsigned long long)count);
-        if (fails)
-            text_printf(text, ",\"%s_fails\":%llu", row->name, (unsigned long long)failed);
-        comma = ",";
-    }
-    text_puts(text, "}");
-}
-
-void metrics_json(struct metrics *metrics, const struct metrics_view *view, struct text *text)
-{
-    struct timespec now = {0};
-    clock_gettime(CLOCK_REALTIME, &now);
-    text_printf(text, "{\"utc_timestamp_ms\":%lld", (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000);
-    if (view->emit_id) {
-        text_puts(text, ",\"id\":");
-        text_json_string(text, view->id, strlen(view->id));
-    }
-    if (view->properties)
-        text_printf(text, ",\"properties\":%s", view->properties);
-
-    text_printf(text, ",\"deprecated_api\":{\"deprecated_http_api_calls\":%llu}",
-                (unsigned long long)(metrics->deprecated - metrics->told_deprecated));
-    add_group(metrics, text, "get_api_requests", "GET", false);
-    add_group(metrics, text, "patch_api_requests", "PATCH", true);
-    add_group(metrics, text, "put_api_requests", "PUT", true);
-    text_printf(text, ",\"latencies_us\":{\"pause_vm\":%llu,\"resume_vm\":%llu}",
-                (unsigned long long)metrics->pause_us, (unsigned long long)metrics->resume_us);
-    text_printf(text, ",\"logger\":{\"missed_metrics_count\":%llu,\"missed_log_count\":%llu}",
-                (unsigned long long)metrics->lines_failed, (unsigned long long)view->missed_log_lines);
-    text_printf(text, ",\"vmm\":{\"cpu_seconds\":%.3f,\"resident_bytes\":%llu}}\n", cpu_seconds(),
-                (unsigned long long)resident());
-    for (size_t i = 0; i < METRICS_ROWS_MAX; i++) {
-        metrics->rows[i].told_count = metrics->rows[i].count;
-        metrics->rows[i].told_fails = metrics->rows[i].fails;
-    }
-    metrics->told_deprecated = metrics->deprecated;
+    sample(text, "stardust_log_lines_limited_total", "counter",
+           "Lines that were not logged because their source said too much.", view->limited_log_lines);
 }

@@ -18,8 +18,6 @@ enum {
     OPTION_METRICS_PATH,
     OPTION_PAYLOAD,
     OPTION_MMDS_SIZE,
-    OPTION_START_TIME,
-    OPTION_NO_SECCOMP,
 };
 
 static const struct argp_option options[] = {
@@ -42,10 +40,6 @@ static const struct argp_option options[] = {
      5},
     {"mmds-size-limit", OPTION_MMDS_SIZE, "BYTES", 0, "of the metadata store (default: as the largest body)",
      5},
-    {"start-time-us", OPTION_START_TIME, "N", OPTION_HIDDEN, NULL, 5},
-    {"start-time-cpu-us", OPTION_START_TIME, "N", OPTION_HIDDEN, NULL, 5},
-    {"parent-cpu-time-us", OPTION_START_TIME, "N", OPTION_HIDDEN, NULL, 5},
-    {"no-seccomp", OPTION_NO_SECCOMP, NULL, OPTION_HIDDEN, NULL, 5},
     {0},
 };
 
@@ -55,6 +49,14 @@ void ctl_options_init(struct ctl_options *to, bool firecracker)
         .config = {.id = "anonymous-instance", .payload_max = CTL_PAYLOAD_MAX, .firecracker = firecracker}};
     if (firecracker)
         to->config.socket_path = FIRECRACKER_SOCKET;
+}
+
+void ctl_options_finish(struct ctl_options *to)
+{
+    if (to->no_api)
+        to->config.socket_path = NULL;
+    if (!to->config.metadata_max)
+        to->config.metadata_max = to->config.payload_max;
 }
 
 static int set_bytes(size_t *to, const char *option, const char *text)
@@ -92,14 +94,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case OPTION_METRICS_PATH: config->metrics_path = argument; break;
     case OPTION_PAYLOAD: r = set_bytes(&config->payload_max, "http-api-max-payload-size", argument); break;
     case OPTION_MMDS_SIZE: r = set_bytes(&config->metadata_max, "mmds-size-limit", argument); break;
-    case OPTION_START_TIME: /* the jailer's clocks */
-    case OPTION_NO_SECCOMP: break;
-    case ARGP_KEY_END:
-        if (to->no_api)
-            config->socket_path = NULL;
-        if (!config->metadata_max)
-            config->metadata_max = config->payload_max;
-        break;
+    case ARGP_KEY_END: ctl_options_finish(to); break;
     default: return ARGP_ERR_UNKNOWN;
     }
     return r < 0 ? -r : 0;

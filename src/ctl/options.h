@@ -8,6 +8,9 @@
 struct ctl_options {
     struct ctl_config config;
     bool no_api;
+    /* Under the name firecracker. */
+    bool boot_timer, snapshot_version;
+    const char *describe_snapshot, *seccomp_filter;
 };
 
 /* As before any option. `firecracker`: the program was started under that name. */
@@ -15,6 +18,9 @@ void ctl_options_init(struct ctl_options *options, bool firecracker);
 
 /* For config_from_args(); its input is a struct ctl_options. */
 extern const struct argp_child ctl_options_child;
+
+/* After the last option: what one option makes of another. */
+void ctl_options_finish(struct ctl_options *options);
 
 /* True if there is something for ctl_new() to do. */
 bool ctl_options_wanted(const struct ctl_options *options);

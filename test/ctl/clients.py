@@ -17,17 +17,19 @@ PATCHES = ('{"state":"Paused"}', '{"state":"Resumed"}')
 
 def calls(path, count):
     clients = [Client(path) for _ in range(4)]
-    kinds = [
-        ("GET", "/", "", 200),
-        ("GET", "/vm/config", "", 200),
+    waits = "Not started" in clients[0].request("GET", "/", "")[2]
+    data = [
         ("PUT", "/mmds", '{"a":{"b":[1,2,3]}}', 204),
         ("PATCH", "/mmds", '{"a":{"c":"d"}}', 204),
         ("GET", "/mmds", "", 200),
+    ]
+    states = [("PATCH", "/vm", PATCHES[0], 204), ("PATCH", "/vm", PATCHES[1], 204)]
+    kinds = [
+        ("GET", "/", "", 200),
+        ("GET", "/vm/config", "", 200),
         ("GET", "/metrics", "", 200),
         ("PUT", "/boot-source", '{"kernel_image_path":', 400),
-        ("PATCH", "/vm", PATCHES[0], 204),
-        ("PATCH", "/vm", PATCHES[1], 204),
-    ]
+    ] + (data if waits else states)
     for i in range(count):
         method, where, body, want = kinds[i % len(kinds)]
         status, _, answer = clients[i % len(clients)].request(method, where, body)

@@ -78,6 +78,10 @@ table()
     grep -q ':api:INFO:src/ctl/api.c:.*The API server received a Put request on "/actions"' log
     [ "$(grep -c '"id":"anonymous-instance","properties":{"a":"b"}' metrics)" -ge 3 ]
     grep -q '"boot_source_count":[0-9]*,"boot_source_fails":[0-9]' metrics
+    grep -q '"block_scratch":{"activate_fails":0,' metrics
+    # Each line has the same members, which clients check against a schema.
+    sed 's/:[0-9][0-9]*/:N/g; s/"block_[a-z_]*":{[^{]*{[^{]*{[^}]*}[^}]*},//g' metrics | sort -u >shapes
+    [ "$(wc -l <shapes)" -eq 1 ]
 }
 
 personality()
@@ -96,6 +100,81 @@ personality()
     status=0
     ./firecracker --nonsense >out 2>err || status=$?
     [ "$status" -eq 153 ]
+}
+
+# STATUS WORDS OPTION...: ends with the status, and says the words on standard output.
+says()
+{
+    local want=$1 words=$2 status=0
+    shift 2
+    ./firecracker "$@" >out 2>err </dev/null || status=$?
+    [ "$status" -eq "$want" ] && grep -qF -- "$words" out || { echo "$*: $status" && cat out err && return 1; }
+    [ "$want" -eq 0 ] || grep -q "Firecracker exiting with error. exit_code=$want" out
+}
+
+words_of_failures()
+{
+    fresh
+    ln -sf "$vmm" firecracker
+    local json='Failed to build MicroVM from Json: Configuration for VMM from one single json failed'
+    echo '{"boot-source":{"kernel_image_path":"nothing"},"drives":[]}' >wrong
+    echo '{"boot-source":{"kernel_image_path":"kernel"},"drives":[' >broken
+    echo '{"boot-source":{"kernel_image_path":"kernel"},"drives":[],"machine-config":{"vcpu_count":0,"mem_size_mib":128}}' >machine
+    echo '{"a":{"b":1}}' >data
+    echo '{"a":{"b"' >cut
+    says 153 "Arguments parsing error: Found argument 'nonsense' which wasn't expected, or isn't valid in this context." --nonsense
+    says 153 "The argument 'id' was provided more than once." --id a --id b
+    says 153 "The argument 'id' requires a value, but none was supplied." --id
+    says 153 "Argument 'config-file' required, but not found." --no-api
+    says 153 "Argument 'seccomp-filter' cannot be used together with argument 'no-seccomp'." --no-seccomp --seccomp-filter f
+    says 152 'Invalid value for logger level: Failed to parse string to level filter: foo.Possible values: [Error, Warning, Info, Debug]' --level foo
+    says 1 "RunWithoutApiError error: $json: Boot source error: The kernel file cannot be opened: No such file or directory (os error 2)" \
+        --no-api --config-file wrong
+    says 1 "RunWithoutApiError error: $json: Invalid JSON: EOF while parsing a list at line 2 column 0" --no-api --config-file broken
+    says 1 "RunWithApiError error: $json: VM config error: The number of vCPUs must be" --api-sock s --config-file machine
+    says 1 'RunWithApiError error: Failed to bind and run the HTTP server: IO error: No such file or directory (os error 2)' \
+        --api-sock nowhere/s
+    says 1 'Could not initialize logger: Failed to open target file: No such file or directory (os error 2)' --log-path nowhere/l
+    says 1 'Could not initialize metrics: Cannot initialize the metrics system due to bad user input: No such file or directory (os error 2)' \
+        --metrics-path nowhere/m
+    says 1 "Populating MMDS from file failed: The MMDS patch request doesn't fit." --api-sock s --mmds-size-limit 3 --metadata data
+    says 1 'MMDS error: metadata provided not valid json: EOF while parsing an object' --api-sock s --metadata cut
+    says 1 'Seccomp error: Filter file open error: No such file or directory (os error 2)' --seccomp-filter nothing
+    says 0 'v11.0.0' --snapshot-version
+    says 0 '--api-sock <api-sock>' --help
+    [ ! -e s ]
+}
+
+# SIGNAL STATUS WORDS
+signalled()
+{
+    fresh
+    start firecracker --api-sock socket --metrics-path metrics
+    until_true grep -q 'API server started\.' out
+    call PUT '/boot-source {"kernel_image_path":"kernel","boot_args":"deaf=1"}'
+    call PUT '/actions {"action_type":"InstanceStart"}' | grep -qx 204
+    kill -"$1" "$vm"
+    [ "$2" -eq 0 ] || ended_with "$2"
+    [ -z "$3" ] || until_true grep -qF "$3" out
+    if [ "$2" -eq 0 ]; then
+        call PUT '/actions {"action_type":"FlushMetrics"}' | grep -qx 204
+        kill "$vm"
+        ended_with 143
+    fi
+}
+
+signals()
+{
+    local name status
+    while read -r name status; do
+        signalled "$name" "$status" "Shutting down VM after intercepting signal $(kill -l "$name"), code 0"
+        tail -n 1 metrics | grep -q "\"sig${name,,}\":1" || [ "$name" = SYS ]
+    done <<<'HUP 156
+XCPU 154
+SEGV 150
+SYS 148'
+    signalled PIPE 0 'Received signal 13'
+    sed -n 2p metrics | grep -q '"sigpipe":1'
 }
 
 as_firecracker()
@@ -180,10 +259,11 @@ at_most_open() # COUNT of descriptors
     [ "$(find "/proc/$vm/fd" -type l | wc -l)" -le "$1" ]
 }
 
+# OPTION...: 10,000 calls to a VM with them
 many_calls()
 {
     fresh
-    start volt-vmm --kernel kernel --cmdline deaf=1 --memory 32M --serial off --api-sock socket
+    start volt-vmm "$@" --serial off --api-sock socket
     /usr/bin/python3 "$top/test/ctl/clients.py" calls socket 2000
     local before after files
     before=$(memory_of)
@@ -288,6 +368,7 @@ voltctl_life()
 }
 
 tap_run "payloads and the metadata store have limits" payload_limit
+tap_run "under the name firecracker: the words of failures" words_of_failures
 tap_run "a stale socket is replaced, a live one is not" stale_socket
 if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then
     tap_skip "control socket with guests" "/dev/kvm cannot be opened on this machine"
@@ -297,10 +378,12 @@ fi
 tap_run "a table of requests" table
 tap_run "under the name firecracker: words and exit statuses" personality
 tap_run "under the name firecracker: the socket" as_firecracker
+tap_run "under the name firecracker: signals" signals
 tap_run "a configuration file" config_file
 tap_run "a command line and a socket" command_line
 tap_run "events, and a shutdown with a deadline" events_and_shutdown
-tap_run "10,000 calls leak nothing" many_calls
+tap_run "10,000 calls leak nothing" many_calls --kernel kernel --cmdline deaf=1 --memory 32M
+tap_run "nor do they before the start" many_calls
 tap_run "1,000 idle connections" idle_connections
 tap_run "voltctl, from start to rm" voltctl_life
 tap_done
