@@ -28,6 +28,16 @@ void config_free(struct config *config)
     *config = (struct config){0};
 }
 
+int config_set_text(char **field, const char *value)
+{
+    char *copy = strdup(value);
+    if (!copy)
+        return fail(-ENOMEM, "no memory for the configuration");
+    free(*field);
+    *field = copy;
+    return 0;
+}
+
 int config_add_drive(struct config *config, const struct drive_config *drive, bool root)
 {
     const char *path = drive->path;

@@ -1,6 +1,7 @@
 /*
  * What to run: one structure, filled from the command line (config_args.c) or from JSON with the keys of
- * Firecracker's configuration file (config_json.c), and checked in one place.
+ * Firecracker's configuration file (config_json.c), and checked in one place. Options and keys of a device are
+ * its kind's (devices.h).
  */
 #pragma once
 
@@ -55,6 +56,9 @@ int config_from_json(const char *path, struct config *config);
 /* Adds a copy of `drive`; `root` makes it the first. -EEXIST a second root, -ENOSPC too many, -EINVAL a
  * sector of another size. */
 int config_add_drive(struct config *config, const struct drive_config *drive, bool root);
+
+/* Puts a copy of `value` in the place of *field. -ENOMEM with a message. */
+int config_set_text(char **field, const char *value);
 
 /* What cannot be run although each option by itself is right. */
 int config_check(const struct config *config);

@@ -1,6 +1,8 @@
 /* The command line of volt-vmm, by argp. */
 #include "config.h"
 
+#include "devices.h"
+
 #include <argp.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,10 +13,6 @@ enum {
     OPTION_INITRD = 0x100,
     OPTION_CMDLINE,
     OPTION_APPEND,
-    OPTION_ROOTFS,
-    OPTION_DISK,
-    OPTION_VOLUME,
-    OPTION_CAS_STORE,
     OPTION_HUGEPAGES,
     OPTION_THP,
     OPTION_SERIAL,
@@ -31,19 +29,6 @@ static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "What it has:", 2},
     {"memory", 'm', "SIZE", 0, "memory, as in 128M or 2G (default 128M)", 2},
     {"cpus", 'c', "N", 0, "CPUs (default 1)", 2},
-    {"rootfs", OPTION_ROOTFS, "FILE[,ro]", 0, "root file system: /dev/vda, and root= on the command line", 2},
-    {"disk", OPTION_DISK, "FILE[,ro][,direct][,sector=4096][,bw=SIZE][,iops=N]", 0,
-     "another disk, a file or a block device: /dev/vdb and on (may be given again); direct: past the page "
-     "cache; sector: the logical sector, 512 bytes if not given; bw, iops: bytes and requests a second, or "
-     "SIZE[:BURST[:MS]], once BURST more, refilled in MS milliseconds; cas:NAME instead of a file: an image "
-     "of the "
-     "store, as a clone that is thrown away, or read-only "
-     "with ,ro",
-     2},
-    {"volume", OPTION_VOLUME, "DIR[,ro]", 0, "root file system in a volume of the store (stellarium clone)",
-     2},
-    {"cas-store", OPTION_CAS_STORE, "DIR", 0,
-     "the Stellarium store of --volume and --disk cas:NAME (default $STELLARIUM_STORE)", 2},
     {"serial", OPTION_SERIAL, "WHERE", 0, "the console: stdio (default), file=PATH, or off", 2},
 
     {NULL, 0, NULL, 0, "How memory is backed:", 3},
@@ -72,76 +57,6 @@ static const char doc[] =
     "io_uring, memory); 3 the guest's kernel panicked; 4 the guest crashed (triple fault); 128+N signal N "
     "ended the VM.\n";
 
-/* Takes ",word" off the end of `text` if it is there. */
-static bool take_suffix(char *text, const char *word)
-{
-    size_t length = strlen(text), word_length = strlen(word);
-    if (length <= word_length || strcmp(text + length - word_length, word) != 0)
-        return false;
-    text[length - word_length] = '\0';
-    return true;
-}
-
-/* Takes ",key=value" off the end of `text` if it is there; the value. */
-static const char *take_value(char *text, const char *key)
-{
-    char *last = strrchr(text, ',');
-    if (!last || last == text || strncmp(last, key, strlen(key)) != 0)
-        return NULL;
-    *last = '\0';
-    return last + strlen(key);
-}
-
-static int add_drive(struct config *config, const char *argument, bool root)
-{
-    CLEANUP_FREE char *path = strdup(argument);
-    if (!path)
-        return fail(-ENOMEM, "no memory for the configuration");
-    struct drive_config drive = {.path = path};
-    int r = 0;
-    while (r == 0) {
-        const char *value;
-        if (take_suffix(path, ",ro"))
-            drive.read_only = true;
-        else if (take_suffix(path, ",direct"))
-            drive.direct = true;
-        else if (take_suffix(path, ",sector=512"))
-            drive.sector = 512;
-        else if (take_suffix(path, ",sector=4096"))
-            drive.sector = 4096;
-        else if ((value = take_value(path, ",bw=")))
-            r = token_bucket_parse("bw", value, &drive.limits.bandwidth);
-        else if ((value = take_value(path, ",iops=")))
-            r = token_bucket_parse("iops", value, &drive.limits.ops);
-        else if (!take_suffix(path, ",rw"))
-            break;
-    }
-    if (r < 0)
-        return r;
-    const char *sector = strstr(path, ",sector=");
-    if (sector && !strchr(sector, '/'))
-        return fail(-EINVAL, "%s: give sector=512 or sector=4096", argument);
-    return config_add_drive(config, &drive, root);
-}
-
-static int set_text(char **field, const char *value)
-{
-    char *copy = strdup(value);
-    if (!copy)
-        return fail(-ENOMEM, "no memory for the configuration");
-    free(*field);
-    *field = copy;
-    return 0;
-}
-
-static int add_volume(struct config *config, const char *directory)
-{
-    CLEANUP_FREE char *spec = NULL;
-    if (asprintf(&spec, "volume:%s", directory) < 0)
-        return fail(-ENOMEM, "no memory for the configuration");
-    return add_drive(config, spec, true);
-}
-
 static int set_cpus(struct config *config, const char *text)
 {
     char *end = NULL;
@@ -161,7 +76,7 @@ static int set_serial(struct config *config, const char *text)
         config->serial = SERIAL_OFF;
     else if (strncmp(text, "file=", 5) == 0 && text[5]) {
         config->serial = SERIAL_FILE;
-        return set_text(&config->serial_path, text + 5);
+        return config_set_text(&config->serial_path, text + 5);
     } else
         return fail(-EINVAL, "--serial '%s': give stdio, file=PATH or off", text);
     return 0;
@@ -177,6 +92,7 @@ static int set_thp(struct config *config, const char *text)
 
 struct input {
     struct config *config;
+    size_t kinds;
     void *more; /* for the child parser */
 };
 
@@ -186,23 +102,19 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     struct config *config = input->config;
     int r = 0;
     switch (key) {
-    case 'k': r = set_text(&config->kernel, argument); break;
+    case 'k': r = config_set_text(&config->kernel, argument); break;
     case 'm': r = size_parse(argument, &config->memory); break;
     case 'c': r = set_cpus(config, argument); break;
-    case OPTION_INITRD: r = set_text(&config->initrd, argument); break;
-    case OPTION_CMDLINE: r = set_text(&config->cmdline, argument); break;
-    case OPTION_APPEND: r = set_text(&config->append, argument); break;
-    case OPTION_ROOTFS: r = add_drive(config, argument, true); break;
-    case OPTION_DISK: r = add_drive(config, argument, false); break;
-    case OPTION_VOLUME: r = add_volume(config, argument); break;
-    case OPTION_CAS_STORE: r = set_text(&config->cas_store, argument); break;
+    case OPTION_INITRD: r = config_set_text(&config->initrd, argument); break;
+    case OPTION_CMDLINE: r = config_set_text(&config->cmdline, argument); break;
+    case OPTION_APPEND: r = config_set_text(&config->append, argument); break;
     case OPTION_HUGEPAGES: config->pages = GUEST_PAGES_HUGETLB; break;
     case OPTION_THP: r = set_thp(config, argument); break;
     case OPTION_SERIAL: r = set_serial(config, argument); break;
     case OPTION_CONFIG: r = config_from_json(argument, config); break;
     case ARGP_KEY_INIT:
-        if (state->root_argp->children && state->root_argp->children[0].argp)
-            state->child_inputs[0] = input->more;
+        for (size_t i = 0; i <= input->kinds; i++)
+            state->child_inputs[i] = i < input->kinds ? config : input->more;
         break;
     case ARGP_KEY_ARG:
         r = fail(-EINVAL, "'%s' is not an option (files are given by --kernel, --rootfs, --disk)", argument);
@@ -226,10 +138,13 @@ static char *help_filter(int key, const char *text, void *input)
 int config_from_args(int argc, char **argv, const struct argp_child *more, void *more_input,
                      struct config *config)
 {
-    struct argp_child children[2] = {0};
+    struct argp_child children[DEVICE_KINDS_MAX + 2] = {0};
     struct input input = {.config = config, .more = more_input};
+    for (const struct device_kind *const *kind = device_kinds; *kind; kind++)
+        if ((*kind)->argp)
+            children[input.kinds++].argp = (*kind)->argp;
     if (more)
-        children[0] = *more;
+        children[input.kinds] = *more;
     const struct argp argp = {.options = options,
                               .parser = parse_option,
                               .doc = doc,

@@ -2,93 +2,31 @@
  * JSON configuration: the keys of Firecracker's --config-file, so that a file written for it works here. A
  * key that is not known is an error: nothing that somebody asked for is left out in silence.
  */
-#include "config.h"
+#include "devices.h"
 
-#include <jansson.h>
 #include <string.h>
-
-/* What one key of an object does. */
-struct key {
-    const char *name;
-    json_type type;
-    int (*take)(struct config *config, const json_t *value);
-};
-
-static bool type_matches(const struct key *key, const json_t *value)
-{
-    if (key->type == JSON_TRUE) /* any boolean */
-        return json_is_boolean(value);
-    return json_typeof(value) == key->type;
-}
-
-static const char *type_name(json_type type)
-{
-    switch (type) {
-    case JSON_OBJECT: return "an object";
-    case JSON_ARRAY: return "an array";
-    case JSON_STRING: return "a string";
-    case JSON_INTEGER: return "a whole number";
-    default: return "true or false";
-    }
-}
-
-/* Runs each member of `object` through its row of `keys`; null is the same as absent. `where` is for
- * messages. */
-static int take_members(struct config *config, const json_t *object, const char *where,
-                        const struct key *keys, size_t count)
-{
-    const char *name;
-    json_t *value;
-    json_object_foreach((json_t *)object, name, value)
-    {
-        const struct key *key = NULL;
-        for (size_t i = 0; i < count && !key; i++)
-            if (strcmp(keys[i].name, name) == 0)
-                key = &keys[i];
-        if (!key)
-            return fail(-EINVAL, "%s: unknown key '%s'", where, name);
-        if (json_is_null(value))
-            continue;
-        if (!type_matches(key, value))
-            return fail(-EINVAL, "%s: '%s' must be %s", where, name, type_name(key->type));
-        int r = key->take ? key->take(config, value) : 0;
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
-static int take_text(char **field, const json_t *value)
-{
-    char *copy = strdup(json_string_value(value));
-    if (!copy)
-        return fail(-ENOMEM, "no memory for the configuration");
-    free(*field);
-    *field = copy;
-    return 0;
-}
 
 static int take_kernel(struct config *config, const json_t *value)
 {
-    return take_text(&config->kernel, value);
+    return config_set_text(&config->kernel, json_string_value(value));
 }
 static int take_initrd(struct config *config, const json_t *value)
 {
-    return take_text(&config->initrd, value);
+    return config_set_text(&config->initrd, json_string_value(value));
 }
 static int take_boot_args(struct config *config, const json_t *value)
 {
-    return take_text(&config->cmdline, value);
+    return config_set_text(&config->cmdline, json_string_value(value));
 }
 
 static int take_boot_source(struct config *config, const json_t *value)
 {
-    static const struct key keys[] = {
-        {"kernel_image_path", JSON_STRING, take_kernel},
-        {"initrd_path", JSON_STRING, take_initrd},
-        {"boot_args", JSON_STRING, take_boot_args},
+    static const struct config_key keys[] = {
+        {"kernel_image_path", JSON_STRING, take_kernel, NULL},
+        {"initrd_path", JSON_STRING, take_initrd, NULL},
+        {"boot_args", JSON_STRING, take_boot_args, NULL},
     };
-    return take_members(config, value, "boot-source", keys, ARRAY_SIZE(keys));
+    return config_take_members(config, value, "boot-source", keys, ARRAY_SIZE(keys));
 }
 
 static int take_cpus(struct config *config, const json_t *value)
@@ -123,115 +61,66 @@ static int take_huge_pages(struct config *config, const json_t *value)
     }
     return fail(-EINVAL, "machine-config: huge_pages must be \"None\", \"Transparent\" or \"2M\"");
 }
-static int take_smt(struct config *config, const json_t *value)
-{
-    (void)config;
-    return json_is_true(value) ? fail(-EINVAL, "machine-config: smt must be false: every vCPU is a core here")
-                               : 0;
-}
 
 static int take_machine(struct config *config, const json_t *value)
 {
-    static const struct key keys[] = {
-        {"vcpu_count", JSON_INTEGER, take_cpus},
-        {"mem_size_mib", JSON_INTEGER, take_memory},
-        {"huge_pages", JSON_STRING, take_huge_pages},
-        {"smt", JSON_TRUE, take_smt},
+    static const struct config_key keys[] = {
+        {"vcpu_count", JSON_INTEGER, take_cpus, NULL},
+        {"mem_size_mib", JSON_INTEGER, take_memory, NULL},
+        {"huge_pages", JSON_STRING, take_huge_pages, NULL},
+        {"smt", JSON_TRUE, NULL, "must be false: every vCPU is a core here"},
+        {"cpu_template", JSON_STRING, NULL, "is not there: a guest has the CPU of its host"},
+        {"track_dirty_pages", JSON_TRUE, NULL, NULL}, /* of snapshots */
     };
-    return take_members(config, value, "machine-config", keys, ARRAY_SIZE(keys));
-}
-
-/* A token bucket's or a limiter's members; `in` is what they are taken into. */
-static int take_bucket(const json_t *bucket, const char *name, struct token_bucket_config *in)
-{
-    json_int_t size = 0, burst = 0, refill = 0;
-    if (!bucket || json_is_null(bucket))
-        return 0;
-    if (json_unpack((json_t *)bucket, "{s:I, s?I, s:I !}", "size", &size, "one_time_burst", &burst,
-                    "refill_time", &refill) < 0)
-        return fail(-EINVAL,
-                    "rate_limiter: %s must be {\"size\": N, \"one_time_burst\": N, \"refill_time\": MS}",
-                    name);
-    if (size < 0 || burst < 0 || refill < 0)
-        return fail(-EINVAL, "rate_limiter: %s has a negative number", name);
-    *in = (struct token_bucket_config){(uint64_t)size, (uint64_t)burst, (uint64_t)refill};
-    return 0;
-}
-
-static int take_limiter(const json_t *limiter, struct rate_limiter_config *in)
-{
-    json_t *bandwidth = NULL, *ops = NULL;
-    if (!limiter || json_is_null(limiter))
-        return 0;
-    if (json_unpack((json_t *)limiter, "{s?o, s?o !}", "bandwidth", &bandwidth, "ops", &ops) < 0)
-        return fail(-EINVAL, "rate_limiter: it has bandwidth and ops, and nothing else");
-    int r = take_bucket(bandwidth, "bandwidth", &in->bandwidth);
-    return r < 0 ? r : take_bucket(ops, "ops", &in->ops);
-}
-
-static int take_drive(struct config *config, const json_t *value)
-{
-    static const struct key keys[] = {
-        {"drive_id", JSON_STRING, NULL},     {"path_on_host", JSON_STRING, NULL},
-        {"is_root_device", JSON_TRUE, NULL}, {"is_read_only", JSON_TRUE, NULL},
-        {"direct", JSON_TRUE, NULL},         {"sector", JSON_INTEGER, NULL},
-        {"rate_limiter", JSON_OBJECT, NULL},
-    };
-    if (!json_is_object(value))
-        return fail(-EINVAL, "drives: each must be an object");
-    int r = take_members(config, value, "drives", keys, ARRAY_SIZE(keys));
-    if (r < 0)
-        return r;
-    const char *path = json_string_value(json_object_get(value, "path_on_host"));
-    if (!path)
-        return fail(-EINVAL, "drives: a drive without path_on_host");
-    json_int_t sector = json_integer_value(json_object_get(value, "sector"));
-    if (sector != 0 && sector != 512 && sector != 4096)
-        return fail(-EINVAL, "drives: sector must be 512 or 4096");
-    struct drive_config drive = {
-        .path = (char *)path,
-        .read_only = json_is_true(json_object_get(value, "is_read_only")),
-        .direct = json_is_true(json_object_get(value, "direct")),
-        .sector = (uint32_t)sector,
-    };
-    r = take_limiter(json_object_get(value, "rate_limiter"), &drive.limits);
-    if (r < 0)
-        return r;
-    return config_add_drive(config, &drive, json_is_true(json_object_get(value, "is_root_device")));
-}
-
-static int take_drives(struct config *config, const json_t *value)
-{
-    size_t index;
-    json_t *drive;
-    json_array_foreach(value, index, drive)
-    {
-        int r = take_drive(config, drive);
-        if (r < 0)
-            return r;
-    }
-    return 0;
+    return config_take_members(config, value, "machine-config", keys, ARRAY_SIZE(keys));
 }
 
 static int take_serial_path(struct config *config, const json_t *value)
 {
     config->serial = SERIAL_FILE;
-    return take_text(&config->serial_path, value);
+    return config_set_text(&config->serial_path, json_string_value(value));
 }
 static int take_serial(struct config *config, const json_t *value)
 {
-    static const struct key keys[] = {{"serial_out_path", JSON_STRING, take_serial_path}};
-    return take_members(config, value, "serial", keys, ARRAY_SIZE(keys));
+    static const struct config_key keys[] = {{"serial_out_path", JSON_STRING, take_serial_path, NULL}};
+    return config_take_members(config, value, "serial", keys, ARRAY_SIZE(keys));
+}
+
+/* Sections of Firecracker's that only the control socket takes. */
+#define OTHER(name, type)                                                                                    \
+    {                                                                                                        \
+        (name), (type), NULL, "is a section for --config-file FILE (with --no-api if no socket is wanted)"   \
+    }
+
+static int take_sections(const char *path, const json_t *root, struct config *config)
+{
+    static const struct config_key own[] = {
+        {"boot-source", JSON_OBJECT, take_boot_source, NULL},
+        {"machine-config", JSON_OBJECT, take_machine, NULL},
+        {"serial", JSON_OBJECT, take_serial, NULL},
+        OTHER("cpu-config", JSON_OBJECT),
+        OTHER("balloon", JSON_OBJECT),
+        OTHER("vsock", JSON_OBJECT),
+        OTHER("logger", JSON_OBJECT),
+        OTHER("metrics", JSON_OBJECT),
+        OTHER("mmds-config", JSON_OBJECT),
+        OTHER("entropy", JSON_OBJECT),
+        OTHER("network-interfaces", JSON_ARRAY),
+        OTHER("pmem", JSON_ARRAY),
+        OTHER("memory-hotplug", JSON_OBJECT),
+    };
+    struct config_key keys[DEVICE_KINDS_MAX + ARRAY_SIZE(own)];
+    size_t count = 0;
+    /* A device's row comes before the section of that name that only the control socket had. */
+    for (const struct device_kind *const *kind = device_kinds; *kind; kind++)
+        if ((*kind)->section.name)
+            keys[count++] = (*kind)->section;
+    memcpy(&keys[count], own, sizeof(own));
+    return config_take_members(config, root, path, keys, count + ARRAY_SIZE(own));
 }
 
 int config_from_json(const char *path, struct config *config)
 {
-    static const struct key keys[] = {
-        {"boot-source", JSON_OBJECT, take_boot_source},
-        {"machine-config", JSON_OBJECT, take_machine},
-        {"drives", JSON_ARRAY, take_drives},
-        {"serial", JSON_OBJECT, take_serial},
-    };
     json_error_t error;
     json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
     if (!root)
@@ -240,7 +129,7 @@ int config_from_json(const char *path, struct config *config)
     if (!json_is_object(root))
         r = fail(-EINVAL, "%s: the configuration must be a JSON object", path);
     else
-        r = take_members(config, root, path, keys, ARRAY_SIZE(keys));
+        r = take_sections(path, root, config);
     json_decref(root);
     return r;
 }

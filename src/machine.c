@@ -4,10 +4,9 @@
 #include "dev/acpi_pm.h"
 #include "dev/boot_timer.h"
 #include "dev/cmos.h"
-#include "dev/disk_opener.h"
 #include "dev/i8042.h"
 #include "dev/uart.h"
-#include "dev/virtio.h"
+#include "devices.h"
 #include "terminal.h"
 #include "vcpu/layout.h"
 
@@ -38,7 +37,7 @@ struct machine {
     struct cmos cmos;
     struct acpi_pm acpi_pm;
     struct boot_timer boot_timer;
-    struct virtio_device *devices[CONFIG_DRIVES_MAX + 1];
+    struct virtio_device *devices[LAYOUT_VIRTIO_MAX];
     unsigned slots;        /* virtio devices so far */
     unsigned busy_devices; /* at a pause and at the end: not yet quiet */
     unsigned parked;       /* vCPUs, of a machine that is pausing */
@@ -385,40 +384,36 @@ static int add_pc_chips(struct machine *machine)
     return r;
 }
 
-static int open_disk(struct machine *machine, const struct drive_config *drive, struct disk **ret_disk)
+static int make_device(struct machine *machine, const struct device_kind *kind, unsigned index)
 {
-    const char *store = machine->config->cas_store ? machine->config->cas_store : getenv("STELLARIUM_STORE");
-    const struct disk_options options = {
-        .read_only = drive->read_only, .direct = drive->direct, .sector = drive->sector};
-    return disk_open(store, drive->path, &options, ret_disk);
-}
-
-static int make_disks(struct machine *machine)
-{
-    for (unsigned i = 0; i < machine->config->drive_count; i++) {
-        const struct drive_config *drive = &machine->config->drives[i];
-        struct disk *disk = NULL;
-        struct virtio_device *device = NULL;
-        char label[24];
-        snprintf(label, sizeof(label), "disk %u", i);
-        int r = open_disk(machine, drive, &disk);
-        if (r == 0)
-            r = virtio_blk_new(machine->loop, disk, label, &device);
-        if (r < 0)
-            return r;
-        virtio_blk_limit(device, &drive->limits);
-        machine->devices[machine->slots++] = device;
-    }
-    return 0;
-}
-
-static int make_entropy(struct machine *machine)
-{
-    struct virtio_device *device = NULL;
-    int r = virtio_rng_new(machine->loop, &device);
+    if (machine->slots == LAYOUT_VIRTIO_MAX)
+        return fail(-ENOSPC, "a VM has at most %u devices: leave out a disk", LAYOUT_VIRTIO_MAX);
+    int r = kind->make(machine->loop, machine->config, index, &machine->devices[machine->slots]);
     if (r == 0)
-        machine->devices[machine->slots++] = device;
+        machine->slots++;
     return r;
+}
+
+/* Of those that the configuration asks for, or of those that each machine has. */
+static int make_devices(struct machine *machine, bool always)
+{
+    int r = 0;
+    for (const struct device_kind *const *kind = device_kinds; r == 0 && *kind; kind++) {
+        unsigned count = (*kind)->always == always ? (*kind)->count(machine->config) : 0;
+        for (unsigned i = 0; r == 0 && i < count; i++)
+            r = make_device(machine, *kind, i);
+    }
+    return r;
+}
+
+static int make_wanted_devices(struct machine *machine)
+{
+    return make_devices(machine, false);
+}
+
+static int make_standing_devices(struct machine *machine)
+{
+    return make_devices(machine, true);
 }
 
 static int attach_devices(struct machine *machine)
@@ -475,11 +470,11 @@ static int assemble(struct machine *machine, enum machine_status *ret_blame)
         int (*step)(struct machine *machine);
         enum machine_status blame;
     } steps[] = {
-        {open_files, MACHINE_BAD_CONFIG},    {make_memory, MACHINE_HOST_FAILED},
-        {make_disks, MACHINE_BAD_CONFIG},    {make_entropy, MACHINE_HOST_FAILED},
-        {load_guest, MACHINE_BAD_CONFIG},    {make_vm, MACHINE_HOST_FAILED},
-        {make_bus, MACHINE_HOST_FAILED},     {add_console, MACHINE_HOST_FAILED},
-        {add_pc_chips, MACHINE_HOST_FAILED}, {attach_devices, MACHINE_HOST_FAILED},
+        {open_files, MACHINE_BAD_CONFIG},          {make_memory, MACHINE_HOST_FAILED},
+        {make_wanted_devices, MACHINE_BAD_CONFIG}, {make_standing_devices, MACHINE_HOST_FAILED},
+        {load_guest, MACHINE_BAD_CONFIG},          {make_vm, MACHINE_HOST_FAILED},
+        {make_bus, MACHINE_HOST_FAILED},           {add_console, MACHINE_HOST_FAILED},
+        {add_pc_chips, MACHINE_HOST_FAILED},       {attach_devices, MACHINE_HOST_FAILED},
         {set_entry, MACHINE_HOST_FAILED},
     };
     bool past_vm = false;

@@ -184,6 +184,27 @@ Test(config, firecrackers_file)
     config_free(&config);
 }
 
+/* As its documentation has it: what asks for nothing is no reason to refuse. */
+Test(config, firecrackers_file_with_every_section)
+{
+    struct config config;
+    int r = from_json(
+        "{\"boot-source\": {\"kernel_image_path\": \"vmlinux\", \"boot_args\": \"x\", \"initrd_path\": null},"
+        " \"drives\": [{\"drive_id\": \"rootfs\", \"partuuid\": null, \"is_root_device\": true,"
+        "               \"cache_type\": \"Unsafe\", \"is_read_only\": false, \"path_on_host\": \"d.img\","
+        "               \"io_engine\": \"Sync\", \"rate_limiter\": null, \"socket\": null}],"
+        " \"machine-config\": {\"vcpu_count\": 1, \"mem_size_mib\": 128, \"smt\": false,"
+        "                      \"track_dirty_pages\": false, \"huge_pages\": \"None\", \"cpu_template\": "
+        "\"None\"},"
+        " \"cpu-config\": null, \"balloon\": null, \"network-interfaces\": [], \"vsock\": null,"
+        " \"logger\": null, \"metrics\": {}, \"mmds-config\": null, \"entropy\": null, \"pmem\": [],"
+        " \"memory-hotplug\": null}",
+        &config);
+    cr_assert_eq(r, 0, "%s", fail_text());
+    cr_assert_str_eq(config.drives[0].path, "d.img", "the root");
+    config_free(&config);
+}
+
 Test(config, json_that_is_refused)
 {
     static const struct {
@@ -200,6 +221,11 @@ Test(config, json_that_is_refused)
         {"{\"machine-config\": {\"mem_size_mib\": 9223372036854775807}}", "mem_size_mib"},
         {"{\"machine-config\": {\"huge_pages\": \"1G\"}}", "huge_pages"},
         {"{\"machine-config\": {\"smt\": true}}", "smt"},
+        {"{\"machine-config\": {\"cpu_template\": \"T2\"}}", "cpu_template"},
+        {"{\"drives\": [{\"path_on_host\": \"d\", \"socket\": \"s\"}]}", "vhost-user"},
+        {"{\"drives\": [{\"path_on_host\": \"d\", \"partuuid\": \"s\"}]}", "root=PARTUUID="},
+        {"{\"balloon\": {\"amount_mib\": 1}}", "--config-file"},
+        {"{\"network-interfaces\": [{}]}", "--config-file"},
         {"{\"drives\": [{}]}", "path_on_host"},
         {"{\"drives\": [1]}", "object"},
         {"{\"drives\": [{\"path_on_host\": \"x\", \"sector\": 1024}]}", "512 or 4096"},
