@@ -75,8 +75,12 @@ int bus_add(struct bus *bus, enum vcpu_space space, uint64_t base, uint64_t size
 static void bus_deliver(void *owner, const struct message *message)
 {
     (void)owner;
-    struct bus_waiter *waiter = message->kind == BUS_CALL ? message->payload : NULL;
-    struct bus_call *call = waiter ? waiter->call : message->payload;
+    struct bus_waiter *waiter = NULL;
+    struct bus_call *call = message->payload;
+    if (message->kind == BUS_CALL) {
+        waiter = message->payload;
+        call = waiter->call;
+    }
     call->run(call->device, message->address, message->length, message->value, waiter);
 }
 
