@@ -16,15 +16,17 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-pr
             -Wvla -Wundef -Wformat=2 -Wimplicit-fallthrough -Werror
 HARDEN   := -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fcf-protection
 OPTIMIZE ?= -O2 -g $(HARDEN)
-CPPFLAGS += -Isrc -D_GNU_SOURCE -DVOLT_VERSION='"$(VERSION)"'
+CPPFLAGS += -Isrc -isystem /usr/include/libnl3 -D_GNU_SOURCE -DVOLT_VERSION='"$(VERSION)"'
 CFLAGS   += -std=gnu11 $(OPTIMIZE) $(WARNINGS) $(SANITIZE) -pthread -ffunction-sections -fdata-sections
 # Static and position independent: an exec of volt-vmm maps one file and binds nothing (loading shared libraries was
 # a millisecond of a boot that has few), and every address is still randomised.
 # Warnings of the linker are errors: one that matters here says that a function would load shared libraries all the same
 # (getaddrinfo() and other users of NSS).
-STATIC   ?= -static-pie -Wl,--fatal-warnings
+# libnl refers to such functions, to print names that nothing here asks for.
+STATIC   ?= -static-pie -Wl,--fatal-warnings \
+            $(foreach name,getaddrinfo getprotobyname getprotobynumber,-Wl,--defsym=$(name)=abort)
 LDFLAGS  += -pthread $(SANITIZE) -Wl,--gc-sections -Wl,-z,relro,-z,now
-LIBS     := -luring -lev -ljansson -lhttp_parser -lcrypto -lxxhash -lzstd -llz4 -llzma -lbz2 -lz -lm
+LIBS     := -lnl-3 -luring -lev -ljansson -lhttp_parser -lcrypto -lxxhash -lzstd -llz4 -llzma -lbz2 -lz -lm
 
 # One library of everything that is not a main(); each program takes from it what it needs.
 VMM_SRC  := src/main.c

@@ -23,6 +23,9 @@ void config_free(struct config *config)
     free(config->append);
     free(config->serial_path);
     free(config->cas_store);
+    free(config->net_backend);
+    free(config->net_bridge);
+    free(config->name);
     for (unsigned i = 0; i < config->drive_count; i++)
         free(config->drives[i].path);
     *config = (struct config){0};
@@ -61,6 +64,21 @@ int config_add_drive(struct config *config, const struct drive_config *drive, bo
     config->drive_count++;
     config->has_rootfs |= root;
     return 0;
+}
+
+int config_put_net(struct config *config, const struct net_config *net)
+{
+    if (config->net_count == NET_CONFIG_MAX)
+        return fail(-ENOSPC, "a VM has at most %u network cards", NET_CONFIG_MAX);
+    config->nets[config->net_count++] = *net;
+    return 0;
+}
+
+int config_add_net(struct config *config, const char *text)
+{
+    struct net_config net;
+    int r = net_config_parse(text, &net);
+    return r < 0 ? r : config_put_net(config, &net);
 }
 
 int config_check(const struct config *config)

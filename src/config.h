@@ -6,6 +6,7 @@
 #pragma once
 
 #include "base/rate_limiter.h"
+#include "net/config.h"
 #include "vcpu/mem.h"
 
 #define CONFIG_DRIVES_MAX 62u /* virtio slots (vcpu/layout.h) less the entropy device and one to spare */
@@ -26,9 +27,13 @@ struct config {
     char *append;  /* added after it; may be NULL */
     struct drive_config drives[CONFIG_DRIVES_MAX];
     unsigned drive_count;
-    char *cas_store; /* the Stellarium store of such drives; NULL: $STELLARIUM_STORE */
-    bool has_rootfs; /* drives[0] is the root file system */
-    uint64_t memory; /* bytes */
+    struct net_config nets[NET_CONFIG_MAX];
+    unsigned net_count;
+    char *net_backend, *net_bridge; /* of the card that the last two options make together; NULL: not given */
+    char *name;                     /* the VM's name; NULL: it has none */
+    char *cas_store;                /* the Stellarium store of such drives; NULL: $STELLARIUM_STORE */
+    bool has_rootfs;                /* drives[0] is the root file system */
+    uint64_t memory;                /* bytes */
     unsigned cpus;
     enum guest_pages pages;
     enum serial_kind serial;
@@ -59,6 +64,10 @@ int config_add_drive(struct config *config, const struct drive_config *drive, bo
 
 /* Puts a copy of `value` in the place of *field. -ENOMEM with a message. */
 int config_set_text(char **field, const char *value);
+
+/* Adds a network card as --net says it. -EINVAL with a message, -ENOSPC too many. */
+int config_add_net(struct config *config, const char *text);
+int config_put_net(struct config *config, const struct net_config *net);
 
 /* What cannot be run although each option by itself is right. */
 int config_check(const struct config *config);

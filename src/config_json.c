@@ -105,7 +105,6 @@ static int take_sections(const char *path, const json_t *root, struct config *co
         OTHER("metrics", JSON_OBJECT),
         OTHER("mmds-config", JSON_OBJECT),
         OTHER("entropy", JSON_OBJECT),
-        OTHER("network-interfaces", JSON_ARRAY),
         OTHER("pmem", JSON_ARRAY),
         OTHER("memory-hotplug", JSON_OBJECT),
     };

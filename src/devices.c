@@ -1,5 +1,5 @@
 #include "devices.h"
 
-const struct device_kind *const device_kinds[] = {&device_drive, &device_entropy, NULL};
+const struct device_kind *const device_kinds[] = {&device_drive, &device_entropy, &device_net, NULL};
 
 _Static_assert(ARRAY_SIZE(device_kinds) <= DEVICE_KINDS_MAX, "DEVICE_KINDS_MAX");

@@ -4,6 +4,7 @@
 #include "terminal.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static int run_alone(struct loop *loop, const struct config *config)
 {
@@ -57,6 +58,8 @@ static int read_arguments(int argc, char **argv, struct ctl_options *options, st
     int r = config_from_args(argc, argv, &ctl_options_child, options, config);
     if (r == 0)
         r = ctl_options_check(options);
+    if (r == 0 && options->named)
+        config->name = strdup(options->config.id);
     if (r == 0 && !ctl_options_wanted(options))
         r = config_check(config);
     if (r == 0)

@@ -81,6 +81,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case OPTION_API_SOCK: config->socket_path = argument; break;
     case OPTION_ID:
         config->id = argument;
+        to->named = true;
         r = ctl_check_id(argument);
         break;
     case OPTION_CONFIG_FILE: config->config_file = argument; break;

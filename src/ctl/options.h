@@ -11,6 +11,7 @@ struct ctl_options {
     /* Under the name firecracker. */
     bool boot_timer, snapshot_version;
     const char *describe_snapshot, *seccomp_filter;
+    bool named; /* --id was given */
 };
 
 /* As before any option. `firecracker`: the program was started under that name. */

@@ -125,14 +125,13 @@ void net_backend_lost(struct virtio_net *net)
         return;
     net->lost = true;
     virtio_net_set_link(&net->device, false);
-    if (net->on_loss)
-        net->on_loss(net->on_loss_context);
+    if (net->observer.lost)
+        net->observer.lost(net->observer.context);
 }
 
-void virtio_net_on_loss(struct virtio_device *device, void (*lost)(void *context), void *context)
+void virtio_net_observe(struct virtio_device *device, const struct virtio_net_observer *observer)
 {
-    net_of(device)->on_loss = lost;
-    net_of(device)->on_loss_context = context;
+    net_of(device)->observer = *observer;
 }
 
 void virtio_net_retry(struct virtio_device *device)
@@ -236,6 +235,8 @@ static void net_free(struct virtio_net *net)
 static void net_destroy(struct virtio_device *device)
 {
     struct virtio_net *net = net_of(device);
+    if (net->observer.closed)
+        net->observer.closed(net->observer.context);
     net->backend->ops->close(net->backend);
     net_free(net);
 }

@@ -25,8 +25,14 @@ int virtio_net_new(struct loop *loop, struct net_backend *backend, const struct 
 /* The cable is in or out. The guest is told; while it is out nothing is received. */
 void virtio_net_set_link(struct virtio_device *device, bool up);
 
-/* Called whenever the backend fails (its link was removed). Then no more is received until virtio_net_retry(). */
-void virtio_net_on_loss(struct virtio_device *device, void (*lost)(void *context), void *context);
+struct virtio_net_observer {
+    /* The backend has failed (its link was removed). Nothing is received until virtio_net_retry(). Optional. */
+    void (*lost)(void *context);
+    /* The device is being destroyed. Optional. */
+    void (*closed)(void *context);
+    void *context;
+};
+void virtio_net_observe(struct virtio_device *device, const struct virtio_net_observer *observer);
 
 /* The backend works again. */
 void virtio_net_retry(struct virtio_device *device);

@@ -98,8 +98,7 @@ struct virtio_net {
     struct net_control control;
     uint8_t mac[ETH_ALEN]; /* as made; a reset brings it back */
     bool link_up, lost, announcing, announce_at_start;
-    void (*on_loss)(void *context);
-    void *on_loss_context;
+    struct virtio_net_observer observer;
     struct virtio_net_counters counters;
 };
 

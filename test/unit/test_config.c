@@ -225,7 +225,7 @@ Test(config, json_that_is_refused)
         {"{\"drives\": [{\"path_on_host\": \"d\", \"socket\": \"s\"}]}", "vhost-user"},
         {"{\"drives\": [{\"path_on_host\": \"d\", \"partuuid\": \"s\"}]}", "root=PARTUUID="},
         {"{\"balloon\": {\"amount_mib\": 1}}", "--config-file"},
-        {"{\"network-interfaces\": [{}]}", "--config-file"},
+        {"{\"network-interfaces\": [{}]}", "host_dev_name"},
         {"{\"drives\": [{}]}", "path_on_host"},
         {"{\"drives\": [1]}", "object"},
         {"{\"drives\": [{\"path_on_host\": \"x\", \"sector\": 1024}]}", "512 or 4096"},

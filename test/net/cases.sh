@@ -1,0 +1,214 @@
+#!/bin/sh
+# shellcheck disable=SC2317,SC2154 # the cases are called by tap_run, and guest() sets NAME_pid
+# Guests with network cards, on real bridges, in the lab (busybox sh). Says TAP lines.
+#
+# cases.sh [only=PATTERN]   in a folder with volt-vmm, vmlinuz, initrd.cpio, rootfs.ext4, and the optional vmlinux
+set -eu
+# shellcheck source=test/tap.sh
+. "${TAP:-/tap.sh}"
+case ${1:-} in only=*) TAP_ONLY=${1#only=} ;; esac
+payload=$PWD
+work=$(mktemp -d)
+cd "$work"
+ip=$(command -v /usr/sbin/ip || command -v /usr/bin/ip || command -v /bin/ip) # iproute2's, not this shell's own
+if [ -e "$payload/vmlinux" ]; then
+    boot="--kernel $payload/vmlinux"
+else
+    boot="--kernel $payload/vmlinuz --initrd $payload/initrd.cpio"
+fi
+
+make_bridge()
+{
+    "$ip" link add volt0 type bridge
+    "$ip" addr add 10.9.0.1/24 dev volt0
+    "$ip" addr add fd09::1/64 dev volt0 nodad
+    "$ip" link set volt0 mtu "${1:-1500}" up
+}
+
+# guest NAME CASE OPTION...: runs in the background; its console in NAME.console, its log in NAME.log.
+guest()
+{
+    name=$1
+    case=$2
+    shift 2
+    cp "$payload/rootfs.ext4" "$name.root"
+    # shellcheck disable=SC2086 # words
+    timeout "${limit:-90}" "$payload/volt-vmm" $boot --rootfs "$name.root" --serial "file=$name.console" --memory 192M \
+        --append "rw volt.run=\"inside-net $case\" ${append:-}" --id "$name" "$@" >"$name.log" 2>&1 </dev/null &
+    eval "${name}_pid=$!"
+}
+
+finish() # NAME
+{
+    eval "wait \$${1}_pid" || { echo "status $?" && cat "$1.log" && tail -n 20 "$1.console" && return 1; }
+    tr -d '\r' <"$1.console" >"$1.text"
+    cat "$1.text"
+}
+
+await() # NAME TEXT
+{
+    tries=0
+    until grep -q "$2" "$1.console" 2>/dev/null; do
+        tries=$((tries + 1))
+        eval "kill -0 \$${1}_pid" && [ "$tries" -lt 450 ] || { cat "$1.log" "$1.console" && echo "no '$2'" && return 1; }
+        sleep 0.2
+    done
+}
+
+expect() # NAME FACT...
+{
+    file=$1.text
+    shift
+    for fact; do
+        grep -q "^$fact\$" "$file" || grep -q " $fact\$\|^$fact \| $fact " "$file" || { echo "no $fact" && return 1; }
+    done
+}
+
+no_link_left()
+{
+    # A killed process's files are closed a moment after it.
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        "$ip" -o link | grep -q "volt[1-9]\|master volt0" || return 0
+        sleep 0.2
+    done
+    "$ip" link
+    return 1
+}
+
+# --- the cases ---
+
+everything_through_a_bridge() # SETTINGS FACT [OPTION]...
+{
+    settings=$1 facts=$2
+    shift 2
+    sum=$(sha256sum </tmp/data | cut -c 1-64)
+    sleep 80 | nc -l -p 9001 >up & # it ends with its input
+    receiver=$!
+    guest one all --net "bridge=volt0,$settings" "$@"
+    finish one
+    # shellcheck disable=SC2086 # words
+    expect one ping=ok ping6=ok "down=$sum" tcp_out=ok tcp_in=ok udp_out=ok udp_in=ok done=all $facts
+    wait "$receiver"
+    [ "$(sha256sum <up | cut -c 1-64)" = "$sum" ] || { echo "what was sent up is not what arrived" && return 1; }
+    no_link_left
+}
+
+guest_to_guest()
+{
+    guest two serve --net bridge=volt0
+    await two ready=1
+    append=volt.address=3 guest three peer --net bridge=volt0
+    finish three
+    expect three ping=ok
+    kill "$two_pid"
+    wait "$two_pid" || true
+    ! grep -h '^mac' two.console three.console | sort | uniq -d | grep . || { echo "two cards of one address" && return 1; }
+    no_link_left
+}
+
+carrier_follows()
+{
+    guest four carrier --net bridge=volt0
+    await four ready=1
+    "$ip" link set volt0 down
+    await four carrier=0
+    "$ip" link set volt0 up
+    await four 'carrier=1.*$'
+    "$ip" link del volt0
+    sleep 1
+    make_bridge
+    sleep 1
+    port=$("$ip" -o link | sed -n 's/.*\(volt[0-9]\).*master volt0.*/\1/p')
+    [ -n "$port" ] || { echo "the port is not in the new bridge" && "$ip" link && return 1; }
+    "$ip" link set "$port" name renamed 2>/dev/null || { "$ip" link set "$port" down && "$ip" link set "$port" name renamed &&
+        "$ip" link set renamed up; }
+    sleep 1
+    "$ip" link del renamed
+    sleep 1
+    kill -0 "$four_pid" || { echo "it has ended" && cat four.log && return 1; }
+    kill -9 "$(pidof volt-vmm)"
+    wait "$four_pid" || true
+    tr -d '\r' <four.console | grep carrier= | tr '\n' ' ' | grep -q 'carrier=1 carrier=0 carrier=1 carrier=0 carrier=1 .*carrier=0 $' ||
+        { grep carrier four.console && return 1; }
+    no_link_left
+}
+
+a_tap_that_comes_back()
+{
+    "$ip" tuntap add mode tap name tap7
+    "$ip" link set tap7 master volt0 up
+    guest five carrier --net tap=tap7
+    await five ready=1
+    "$ip" link del tap7
+    await five carrier=0
+    "$ip" tuntap add mode tap name tap7
+    "$ip" link set tap7 up
+    await five carrier=1.*
+    sleep 1
+    kill "$five_pid"
+    wait "$five_pid" || true
+    tr -d '\r' <five.console | grep carrier= | tr '\n' ' ' | grep -q 'carrier=1 carrier=0 carrier=1 $' || { cat five.console && return 1; }
+    "$ip" link del tap7
+}
+
+killed()
+{
+    guest six carrier --net bridge=volt0 --net bridge=volt0
+    await six ready=1
+    [ "$("$ip" -o link | grep -c 'master volt0')" = 2 ] || { "$ip" link && return 1; }
+    kill -9 "$(pidof volt-vmm)"
+    wait "$six_pid" || true
+    no_link_left
+}
+
+dhcp()
+{
+    cat >udhcpd.conf <<C
+start 10.9.0.50
+end 10.9.0.60
+interface volt0
+lease_file $work/leases
+C
+    touch leases
+    udhcpd -f udhcpd.conf >/dev/null 2>&1 &
+    server=$!
+    guest seven dhcp --net bridge=volt0
+    finish seven
+    kill "$server"
+    expect seven ping=ok
+    grep -q 'address=10.9.0.5' seven.text
+}
+
+several()
+{
+    guest eight many --net bridge=volt0,mac=02:00:00:00:00:01 --net bridge=volt0,mac=02:00:00:00:00:02,queues=4 --net bridge=volt0
+    finish eight
+    expect eight eth0=02:00:00:00:00:01 eth1=02:00:00:00:00:02 done=many
+    grep -q '^eth2=.[26ae]:' eight.text || { echo "the third is not locally administered" && return 1; }
+}
+
+refusals()
+{
+    guest nine all --net bridge=nobridge
+    wait "$nine_pid" && return 1
+    grep -q 'there is no bridge nobridge (make it: ip link add nobridge type bridge' nine.log || { cat nine.log && return 1; }
+    no_link_left
+}
+
+modprobe bridge
+head -c 104857600 /dev/urandom >/tmp/data
+(cd /tmp && httpd -p 8080)
+iperf3 -s -D >/dev/null
+make_bridge 9000
+"$ip" link set volt0 mtu 9000
+tap_run "net: ping, IPv6, MTU 9000, 100 MB both ways, TCP and UDP" everything_through_a_bridge mtu=9000 "mtu=9000 large=ok queues=1"
+tap_run "net: the same with four queues and an MTU of 1500" everything_through_a_bridge mtu=1500,queues=4 "mtu=1500 queues=4" --cpus 4
+tap_run "net: guest to guest" guest_to_guest
+tap_run "net: several cards" several
+tap_run "net: DHCP" dhcp
+tap_run "net: killed, it leaves nothing" killed
+tap_run "net: no such bridge" refusals
+tap_run "net: the carrier follows TAP and bridge" carrier_follows
+tap_run "net: a TAP that was removed comes back" a_tap_that_comes_back
+rm -rf "$work"
+tap_done
