@@ -6,12 +6,14 @@
 #include "dev/cmos.h"
 #include "dev/i8042.h"
 #include "dev/uart.h"
+#include "dev/virtio_net.h"
 #include "devices.h"
 #include "terminal.h"
 #include "vcpu/layout.h"
 
 #include <ev.h>
 #include <fcntl.h>
+#include <linux/virtio_ids.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -272,6 +274,14 @@ void machine_resume(struct machine *machine)
         virtio_resume(machine->devices[i]);
     vm_resume(&machine->vm);
     set_state(machine, MACHINE_RUNNING);
+}
+
+void machine_limit_net(struct machine *machine, unsigned index, const struct rate_limiter_config *rx,
+                       const struct rate_limiter_config *tx)
+{
+    for (unsigned i = 0; i < machine->slots; i++)
+        if (machine->devices[i]->ops->device_id == VIRTIO_ID_NET && index-- == 0)
+            virtio_net_limit(machine->devices[i], rx, tx);
 }
 
 void machine_power_button(struct machine *machine)

@@ -101,6 +101,9 @@ api_function api_put_drive, api_patch_drive, api_put_net, api_patch_net, api_put
     api_put_vsock, api_put_balloon, api_get_balloon, api_patch_balloon, api_put_pmem, api_put_memory_hotplug,
     api_unplug;
 
+/* api_net.c: api_put_net, api_patch_net, and what api_start() makes of them. */
+int api_build_nets(const struct ctl *ctl, struct config *built);
+
 /* api_mmds.c */
 api_function api_get_mmds, api_put_mmds, api_patch_mmds, api_put_mmds_config;
 

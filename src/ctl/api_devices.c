@@ -184,23 +184,6 @@ int api_put_serial(struct api_call *call, void *object)
     return 0;
 }
 
-int api_put_net(struct api_call *call, void *object)
-{
-    (void)object;
-    if (machine_state(call->ctl->machine) != MACHINE_NOT_STARTED)
-        return api_fault(call, -EINVAL, "PCI is not enabled");
-    return api_fault(call, -EINVAL, "The requested operation is not supported: a network device.");
-}
-
-int api_patch_net(struct api_call *call, void *object)
-{
-    (void)object;
-    return api_fault(
-        call, -EINVAL,
-        "Network config error: Unable to update the net device: Failed perform action on device: Device not "
-        "found");
-}
-
 int api_put_vsock(struct api_call *call, void *object)
 {
     (void)object;

@@ -21,6 +21,15 @@ static int copy_base(const struct config *base, struct config *built)
     return r;
 }
 
+/* The cards of the command line come first. */
+static int build_nets(const struct ctl *ctl, const struct config *base, struct config *built)
+{
+    memcpy(built->nets, base->nets, sizeof(built->nets));
+    built->net_count = base->net_count;
+    int r = base->name ? api_set_text(&built->name, base->name) : 0;
+    return r < 0 ? r : api_build_nets(ctl, built);
+}
+
 static int build_drives(const struct ctl *ctl, struct config *built)
 {
     const struct keys_drive *drives = ctl->keys.drives.items;
@@ -58,6 +67,8 @@ static int build(struct ctl *ctl, const struct config *base)
         r = api_set_text(&built->cmdline, boot->boot_args);
     if (r == 0)
         r = build_drives(ctl, built);
+    if (r == 0)
+        r = build_nets(ctl, base, built);
     if (r == 0 && ctl->serial.serial_out_path) {
         built->serial = SERIAL_FILE;
         r = api_set_text(&built->serial_path, ctl->serial.serial_out_path);

@@ -217,6 +217,20 @@ END
     grep -q 'config: invalid type: string "2", expected u8 at line 4 column 38' err || { cat err && return 1; }
 }
 
+# Not started: their TAPs are opened then.
+network_cards()
+{
+    fresh
+    start volt-vmm --api-sock socket
+    call PUT '/network-interfaces/1 {"iface_id":"1","host_dev_name":"tap0","guest_mac":"06:00:00:00:00:01","mtu":9000,"rx_rate_limiter":{"ops":{"size":10,"refill_time":100}}}' | grep -qx 204
+    call PUT '/network-interfaces/2 {"iface_id":"2","host_dev_name":"tap1","guest_mac":"06:00:00:00:00:01"}' |
+        grep -q 'MAC address is already in use: 06:00:00:00:00:01'
+    call PUT '/network-interfaces/1 {"iface_id":"1","host_dev_name":"tap2","guest_mac":"06:00:00:00:00:01"}' | grep -qx 204
+    call GET /vm/config | grep -q '"network-interfaces":\[{"iface_id":"1","host_dev_name":"tap2"[^]]*"rx_rate_limiter":null[^]]*\]'
+    kill "$vm"
+    ended_with 143
+}
+
 command_line()
 {
     fresh
@@ -380,6 +394,7 @@ tap_run "under the name firecracker: words and exit statuses" personality
 tap_run "under the name firecracker: the socket" as_firecracker
 tap_run "under the name firecracker: signals" signals
 tap_run "a configuration file" config_file
+tap_run "ctl: network cards" network_cards
 tap_run "a command line and a socket" command_line
 tap_run "events, and a shutdown with a deadline" events_and_shutdown
 tap_run "10,000 calls leak nothing" many_calls --kernel kernel --cmdline deaf=1 --memory 32M

@@ -33,7 +33,7 @@ guest()
     shift 2
     cp "$payload/rootfs.ext4" "$name.root"
     # shellcheck disable=SC2086 # words
-    timeout "${limit:-90}" "$payload/volt-vmm" $boot --rootfs "$name.root" --serial "file=$name.console" --memory 192M \
+    timeout "${limit:-200}" "$payload/volt-vmm" $boot --rootfs "$name.root" --serial "file=$name.console" --memory 192M \
         --append "rw volt.run=\"inside-net $case\" ${append:-}" --id "$name" "$@" >"$name.log" 2>&1 </dev/null &
     eval "${name}_pid=$!"
 }
@@ -50,7 +50,7 @@ await() # NAME TEXT
     tries=0
     until grep -q "$2" "$1.console" 2>/dev/null; do
         tries=$((tries + 1))
-        eval "kill -0 \$${1}_pid" && [ "$tries" -lt 450 ] || { cat "$1.log" "$1.console" && echo "no '$2'" && return 1; }
+        eval "kill -0 \$${1}_pid" && [ "$tries" -lt 900 ] || { cat "$1.log" "$1.console" && echo "no '$2'" && return 1; }
         sleep 0.2
     done
 }
@@ -82,13 +82,14 @@ everything_through_a_bridge() # SETTINGS FACT [OPTION]...
     settings=$1 facts=$2
     shift 2
     sum=$(sha256sum </tmp/data | cut -c 1-64)
-    sleep 80 | nc -l -p 9001 >up & # it ends with its input
+    sleep 400 | nc -l -p 9001 >up & # it ends with its input
     receiver=$!
     guest one all --net "bridge=volt0,$settings" "$@"
     finish one
     # shellcheck disable=SC2086 # words
     expect one ping=ok ping6=ok "down=$sum" tcp_out=ok tcp_in=ok udp_out=ok udp_in=ok done=all $facts
     wait "$receiver"
+    kill "$(pidof sleep)" || true
     [ "$(sha256sum <up | cut -c 1-64)" = "$sum" ] || { echo "what was sent up is not what arrived" && return 1; }
     no_link_left
 }

@@ -21,4 +21,4 @@ for module in failover net_failover virtio_net; do
     [ -z "$file" ] || adds+=(--add "$file:/lib/modules/net/${file##*/}")
 done
 guest/image/make-image.sh --init "$build/guest/volt-init" "${adds[@]}" --size 96M "$payload/rootfs.ext4"
-test/lab/lab-tap -t 500 -c 1 -d "$payload" -p "ip iperf3" "$payload/cases.sh" ${TAP_ONLY:+"only=$TAP_ONLY"}
+test/lab/lab-tap -t 900 -c 1 -d "$payload" -p "ip iperf3" "$payload/cases.sh" ${TAP_ONLY:+"only=$TAP_ONLY"}
