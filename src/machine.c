@@ -4,8 +4,8 @@
 #include "dev/acpi_pm.h"
 #include "dev/boot_timer.h"
 #include "dev/cmos.h"
+#include "dev/console.h"
 #include "dev/i8042.h"
-#include "dev/uart.h"
 #include "dev/virtio_net.h"
 #include "devices.h"
 #include "terminal.h"
@@ -34,7 +34,7 @@ struct machine {
     struct loop *loop;
     struct bus *bus;
     struct irq_lines *lines;
-    struct uart *uart;
+    struct console *console;
     struct i8042 i8042;
     struct cmos cmos;
     struct acpi_pm acpi_pm;
@@ -47,6 +47,8 @@ struct machine {
     struct vcpu_callbacks callbacks;
     struct mailbox *news; /* from vCPU threads: one has parked, or stopped and why */
     ev_signal signals[3];
+    bool console_closed;   /* at the end: all that the guest said is written */
+    bool powered_off;      /* a kernel that panics does not power off */
     char end_message[256]; /* why it ended; empty while it runs */
 };
 
@@ -84,8 +86,10 @@ const char *machine_end_message(const struct machine *machine)
 
 static void shutdown_requested(void *context, enum shutdown_cause cause)
 {
-    machine_end(context, MACHINE_ENDED,
-                cause == MACHINE_POWEROFF ? "the guest powered off" : "the guest rebooted");
+    struct machine *machine = context;
+    machine->powered_off = cause == MACHINE_POWEROFF;
+    machine_end(machine, MACHINE_ENDED,
+                machine->powered_off ? "the guest powered off" : "the guest rebooted");
 }
 
 /* vCPU threads. */
@@ -161,6 +165,28 @@ static void write_back(struct machine *machine)
         virtio_write_back(machine->devices[i]);
 }
 
+static void console_closed(void *context)
+{
+    struct machine *machine = context;
+    machine->console_closed = true;
+    loop_stop(machine->loop, 0);
+}
+
+static void say_what_console_lost(struct machine *machine)
+{
+    struct console_losses losses;
+    console_losses(machine->console, &losses);
+    if (losses.slow)
+        fprintf(stderr, "volt-vmm: the console's reader was too slow: %llu characters are lost\n",
+                (unsigned long long)losses.slow);
+    if (losses.failed && losses.error == -EPIPE)
+        fprintf(stderr, "volt-vmm: the console's reader went away: %llu characters are lost\n",
+                (unsigned long long)losses.failed);
+    else if (losses.failed)
+        fprintf(stderr, "volt-vmm: the console could not be written (%s): %llu characters are lost\n",
+                strerror(-losses.error), (unsigned long long)losses.failed);
+}
+
 uint64_t machine_age(const struct machine *machine)
 {
     struct timespec now = {0};
@@ -175,25 +201,26 @@ int machine_finish(struct machine *machine, int status)
 {
     while (machine->state == MACHINE_PAUSING && loop_run(machine->loop) >= 0)
         ;
-    bool was_started = machine->uart != NULL;
+    bool was_started = machine->console != NULL;
     if (was_started) {
         write_back(machine);
-        uart_close(machine->uart);
+        console_close(machine->console, console_closed, machine);
+        while (!machine->console_closed && loop_run(machine->loop) >= 0)
+            ;
         terminal_restore();
     }
     if (status < 0) {
         fprintf(stderr, "volt-vmm: %s\n", fail_text());
         return MACHINE_HOST_FAILED;
     }
-    if (was_started && uart_saw_panic(machine->uart) && status < MACHINE_SIGNAL) {
+    if (was_started && !machine->powered_off && console_saw_panic(machine->console) &&
+        status < MACHINE_SIGNAL) {
         status = MACHINE_PANICKED;
         snprintf(machine->end_message, sizeof(machine->end_message), "the guest's kernel panicked");
     }
     fprintf(stderr, "volt-vmm: %s after %.2f s\n", machine->end_message, (double)machine_age(machine) / 1e9);
-    uint64_t dropped = was_started ? uart_dropped(machine->uart) : 0;
-    if (dropped)
-        fprintf(stderr, "volt-vmm: the console's reader was too slow: %llu characters are lost\n",
-                (unsigned long long)dropped);
+    if (was_started)
+        say_what_console_lost(machine);
     return status;
 }
 
@@ -231,7 +258,10 @@ bool machine_count_vcpu(const struct machine *machine, unsigned index, struct vc
 
 uint64_t machine_console_dropped(const struct machine *machine)
 {
-    return machine->uart ? uart_dropped(machine->uart) : 0;
+    struct console_losses losses = {0};
+    if (machine->console)
+        console_losses(machine->console, &losses);
+    return losses.slow + losses.failed;
 }
 
 /* ---- Pausing ---- */
@@ -260,7 +290,8 @@ static void device_quiet(void *context)
 static void all_parked(struct machine *machine)
 {
     bus_drain(machine->bus);
-    machine->busy_devices = machine->slots + 1; /* one for this loop, so that it is not done before its end */
+    machine->busy_devices = machine->slots + 2; /* one for this loop, so that it is not done before its end */
+    console_quiesce(machine->console, device_quiet, machine);
     for (unsigned i = 0; i < machine->slots; i++)
         if (virtio_quiesce(machine->devices[i], device_quiet, machine) < 0)
             device_quiet(machine);
@@ -272,6 +303,7 @@ void machine_resume(struct machine *machine)
     CHECK(machine->state == MACHINE_PAUSED);
     for (unsigned i = 0; i < machine->slots; i++)
         virtio_resume(machine->devices[i]);
+    console_resume(machine->console);
     vm_resume(&machine->vm);
     set_state(machine, MACHINE_RUNNING);
 }
@@ -365,16 +397,16 @@ static int make_bus(struct machine *machine)
 static int add_console(struct machine *machine)
 {
     const struct config *config = machine->config;
-    struct uart_config uart = {.input_fd = -1, .output_fd = machine->serial_fd, .context = machine};
+    struct console_config console = {.input_fd = -1, .output_fd = machine->serial_fd, .context = machine};
     if (config->serial == SERIAL_STDIO) {
-        uart.input_fd = fd_own_description(STDIN_FILENO, O_RDONLY);
-        uart.output_fd = fd_own_description(STDOUT_FILENO, O_WRONLY);
+        console.input_fd = fd_own_description(STDIN_FILENO, O_RDONLY);
+        console.output_fd = fd_own_description(STDOUT_FILENO, O_WRONLY);
         if (isatty(STDIN_FILENO))
-            uart.filter_input = filter_input;
+            console.filter_input = filter_input;
     }
-    int r = uart_new(machine->loop, &uart, &machine->uart);
+    int r = console_new(machine->loop, &console, &machine->console);
     if (r == 0)
-        r = uart_attach(machine->uart, machine->bus, machine->lines);
+        r = console_attach(machine->console, machine->bus, machine->lines);
     return r;
 }
 

@@ -1,50 +1,52 @@
 /*
- * A 16550A on COM1: what the guest's console driver sees, and a terminal, pipe or file behind it.
+ * A 16550A's registers: what the guest's console driver reads and writes, and which interrupts follow from it.
+ * Plain memory without a thread, a lock or a descriptor: console.h puts them around it.
  *
- * Every register is answered on the vCPU's thread, from atomics, so nothing of the UART is ever waited for
- * and no order has to be kept with posted writes. Two bounded rings carry the characters between the vCPU
- * threads and the loop:
+ *   uart_receive() ──► received[] ──► the receive FIFO, 16 bytes ──► RBR          the guest reads
+ *                                     THR ──► uart_write() returns the character  the guest writes
  *
- *   THR write ──► tx ring ──► loop: one write of all there is ──► output_fd
- *   RBR read  ◄── rx ring ◄── loop: read, as much as there is room ◄── input_fd
- *
- * The loop is disturbed once for a line or a millisecond of output, not for a character. A reader that does
- * not drain makes characters drop, counted; the guest never stops. Input is taken from the host only when the
- * guest listens (RTS or the receive interrupt is on) and while the ring has room.
+ * The transmitter is always empty. The receive FIFO is filled again only after the guest has seen it empty (in LSR,
+ * or in IIR as no interrupt). So each 16 bytes make an edge of the interrupt line of their own. A driver that leaves
+ * its handler with input still to come, as Linux does after 512 rounds, is called again.
  */
 #pragma once
 
-#include "dev/bus.h"
-#include "dev/irq.h"
+#include "base/state.h"
 
-struct uart;
+#define UART_PORTS         8u
+#define UART_FIFO_DEPTH    16u
+#define UART_RECEIVED_SIZE 1024u /* a power of two */
 
-struct uart_config {
-    int input_fd; /* or -1; lent, and read by ring ops: a terminal is shared with others, so its flags stay */
-    int output_fd; /* or -1: characters vanish; lent. The process ignores SIGPIPE. */
-    /* Loop thread. Sees what was typed before the guest does and may take bytes out (Ctrl-A): returns how
-     * many of the bytes in `bytes` are left. Optional. */
-    size_t (*filter_input)(void *context, uint8_t *bytes, size_t length);
-    void *context;
+/* Interrupts, as bits. */
+#define UART_IRQ_RECEIVED 1u
+#define UART_IRQ_THR      2u
+
+struct uart {
+    uint8_t ier, lcr, mcr, fcr, scr, dll, dlm;
+    /* The condition of the THRE interrupt: the THR emptied, and IIR did not say so yet. */
+    bool thr_empty_pending;
+    uint32_t fifo;        /* bytes of received[] that are in the FIFO: the oldest */
+    uint32_t head, count; /* the oldest byte in received[], and how many there are */
+    uint8_t received[UART_RECEIVED_SIZE];
 };
 
-int uart_new(struct loop *loop, const struct uart_config *config, struct uart **ret_uart);
+void uart_reset(struct uart *uart);
 
-/* Before the vCPUs run. -EEXIST or -ENOSPC as bus_add() has them. */
-int uart_attach(struct uart *uart, struct bus *bus, struct irq_lines *lines);
+/* The guest reads or writes one byte of register `reg`. A write returns the character that goes out, or -1. */
+uint8_t uart_read(struct uart *uart, unsigned reg);
+int uart_write(struct uart *uart, unsigned reg, uint8_t value);
 
-/*
- * Loop thread, at the end: when loop_run() has returned and the vCPUs have stopped. What the guest said last
- * goes out and nothing is in flight afterwards. Runs the loop for as long as that takes, a second at most for
- * a reader that does not drain; so never from inside a completion.
- */
-void uart_close(struct uart *uart);
+/* Takes input; how many of the bytes had room. */
+size_t uart_receive(struct uart *uart, const uint8_t *bytes, size_t length);
+size_t uart_room(const struct uart *uart);
 
-/* Characters of the guest that no reader took in time, so far. Any thread. */
-uint64_t uart_dropped(const struct uart *uart);
+/* True if the driver wants input: RTS or the receive interrupt is on. A driver sets them after it has cleared the
+ * FIFO, so that what was typed before is not lost. */
+bool uart_listens(const struct uart *uart);
 
-/* True once the guest's kernel has said that it panicked. Any thread. */
-bool uart_saw_panic(const struct uart *uart);
+/* The interrupts that are due, UART_IRQ_.... */
+uint32_t uart_interrupts(const struct uart *uart);
 
-/* After uart_close(), or when uart_attach() was never called. NULL is nothing. */
-void uart_free(struct uart *uart);
+/* All of it as the body of a section. Loading: -EBADMSG with a message. */
+void uart_save(const struct uart *uart, struct state_writer *to);
+int uart_load(struct uart *uart, struct state_reader *from);

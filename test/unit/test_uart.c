@@ -1,392 +1,178 @@
-/* The UART: registers as drivers use them, characters in both directions, and readers that do not read. */
-#include "dev/byte_ring.h"
+/* The UART's registers alone, and the panic watch. */
+#include "dev/panic_watch.h"
 #include "dev/uart.h"
 
 #include <criterion/criterion.h>
-#include <fcntl.h>
 #include <linux/serial_reg.h>
-#include <signal.h>
 #include <string.h>
 
-/* Stand-ins for the bus and the interrupt line: the test is the vCPU. */
-static const struct bus_ops *ops;
-static void *opaque;
-static struct irq_source *line;
-static unsigned edges;
-
-int bus_add(struct bus *bus, enum vcpu_space space, uint64_t base, uint64_t size, const struct bus_ops *o,
-            void *device)
-{
-    (void)bus, (void)space, (void)base, (void)size;
-    ops = o;
-    opaque = device;
-    return 0;
-}
-
-static unsigned to_loop; /* accesses of which the loop was told */
-
-void bus_post(struct bus *bus, struct bus_call *call, uint64_t offset, unsigned length, uint64_t value)
-{
-    (void)bus;
-    to_loop++;
-    call->run(call->device, offset, length, value, NULL);
-}
-
-int irq_connect(struct irq_lines *lines, unsigned gsi, struct irq_source *source)
-{
-    (void)lines, (void)gsi;
-    line = source;
-    return 0;
-}
-
-void irq_raise(struct irq_source *source, uint32_t bits)
-{
-    if (bits & ~atomic_fetch_or(source->pending, bits))
-        edges++;
-}
-
-void irq_ack(struct irq_source *source, uint32_t bits)
-{
-    atomic_fetch_and(source->pending, ~bits);
-}
-
-static struct loop *loop;
-static struct uart *uart;
-static struct loop_timer timer;
-static int input[2], output[2];
-
-static uint8_t in(unsigned reg)
-{
-    return (uint8_t)ops->read(opaque, reg, 1);
-}
-
-static void out(unsigned reg, uint8_t value)
-{
-    ops->write(opaque, reg, 1, value);
-}
-
-static void timer_done(struct loop_op *op, int result, unsigned flags)
-{
-    (void)op, (void)result, (void)flags;
-    loop_stop(loop, 0);
-}
-
-static void run(unsigned milliseconds)
-{
-    timer.op.done = timer_done;
-    loop_timer_start(loop, &timer, milliseconds * UINT64_C(1000000));
-    while (timer.op.in_flight)
-        cr_assert(loop_run(loop) == 0, "the loop failed: %s", fail_text());
-}
-
-static void start(int input_fd, int output_fd)
-{
-    const struct uart_config config = {.input_fd = input_fd, .output_fd = output_fd};
-    cr_assert(uart_new(loop, &config, &uart) == 0, "%s", fail_text());
-    cr_assert(uart_attach(uart, NULL, NULL) == 0, "%s", fail_text());
-}
+static struct uart uart;
 
 static void set_up(void)
 {
-    cr_assert(loop_new(32, &loop) == 0, "%s", fail_text());
-    cr_assert(pipe2(input, O_CLOEXEC) == 0 && pipe2(output, O_CLOEXEC) == 0, "no pipes");
-    start(input[0], output[1]);
+    uart_reset(&uart);
 }
 
-static void tear_down(void)
+TestSuite(uart, .timeout = 10, .init = set_up);
+
+static void receive(const void *bytes, size_t length)
 {
-    uart_close(uart);
-    uart_free(uart);
-    loop_free(loop);
+    cr_assert(uart_receive(&uart, bytes, length) == length, "no room for %zu", length);
 }
 
-TestSuite(uart, .timeout = 20, .init = set_up, .fini = tear_down);
-
-static void say(const char *text)
+Test(uart, received_bytes_fill_empty_and_wrap)
 {
-    for (; *text; text++)
-        out(UART_TX, (uint8_t)*text);
-}
-
-static void heard(const char *text)
-{
-    char buffer[256] = "";
-    ssize_t n = read(output[0], buffer, sizeof(buffer) - 1);
-    cr_assert(n >= 0 && strcmp(buffer, text) == 0, "heard '%s', not '%s'", buffer, text);
-}
-
-static void type(const char *text)
-{
-    cr_assert(write(input[1], text, strlen(text)) == (ssize_t)strlen(text), "not typed");
-}
-
-/* --- output --- */
-
-Test(uart, a_line_goes_out_at_once)
-{
-    say("hello\n");
-    run(20);
-    heard("hello\n");
-}
-
-Test(uart, a_prompt_without_a_newline_goes_out_too)
-{
-    say("login: ");
-    run(20);
-    heard("login: ");
-}
-
-Test(uart, a_line_disturbs_the_loop_twice_at_most)
-{
-    to_loop = 0;
-    say("a line of many characters, each of which is an exit of its own\n");
-    cr_assert(to_loop <= 2, "the loop was told %u times", to_loop);
-}
-
-Test(uart, transmitter_is_always_ready)
-{
-    for (unsigned i = 0; i < 100000; i++)
-        out(UART_TX, 'x');
-    cr_assert((in(UART_LSR) & (UART_LSR_THRE | UART_LSR_TEMT)) == (UART_LSR_THRE | UART_LSR_TEMT),
-              "not ready");
-}
-
-Test(uart, a_reader_that_sleeps_makes_characters_drop)
-{
-    for (unsigned i = 0; i < 200000; i++) {
-        out(UART_TX, i % 80 ? 'x' : '\n');
-        if (i % 1000 == 0)
-            run(1);
-    }
-    cr_assert(uart_dropped(uart) > 50000, "only %lu dropped", uart_dropped(uart));
-    uint64_t taken = 0;
-    char buffer[65536];
-    cr_assert(fcntl(output[0], F_SETFL, O_NONBLOCK) == 0, "not made non-blocking");
-    for (unsigned quiet = 0; quiet < 20;) {
-        ssize_t n = read(output[0], buffer, sizeof(buffer));
-        quiet = n > 0 ? 0 : quiet + 1;
-        taken += n > 0 ? (uint64_t)n : 0;
-        run(2);
-    }
-    cr_assert(taken + uart_dropped(uart) == 200000, "%lu taken and %lu dropped", taken, uart_dropped(uart));
-}
-
-Test(uart, a_reader_that_goes_away_harms_nothing)
-{
-    signal(SIGPIPE, SIG_IGN);
-    close(output[0]);
-    say("nobody hears this\n");
-    run(20);
-    say("nor this\n");
-    run(20);
-    cr_assert(in(UART_LSR)&UART_LSR_THRE, "the transmitter hangs");
-}
-
-Test(uart, the_last_words_go_out_at_the_end)
-{
-    say("the end");
-    uart_close(uart);
-    heard("the end");
-}
-
-Test(uart, the_end_does_not_wait_for_a_sleeping_reader)
-{
-    for (unsigned i = 0; i < 100000; i++)
-        out(UART_TX, 'x');
-    uart_close(uart); /* the suite's timeout is the assertion */
-    cr_assert(uart_dropped(uart) > 0, "nothing was dropped");
-}
-
-Test(uart, a_panic_is_noticed)
-{
-    say("[    1.0] KKernel panic - not syncin, Kernel panic - not");
-    cr_assert(!uart_saw_panic(uart), "too early");
-    say(" syncing: VFS\n");
-    cr_assert(uart_saw_panic(uart), "missed");
-}
-
-/* --- input --- */
-
-Test(uart, nothing_is_read_before_the_guest_listens)
-{
-    type("typed ahead");
-    run(20);
-    out(UART_FCR, UART_FCR_ENABLE_FIFO | UART_FCR_CLEAR_RCVR);
-    cr_assert(!(in(UART_LSR)&UART_LSR_DR) && in(UART_RX) == 0, "data before RTS");
-    out(UART_MCR, UART_MCR_RTS);
-    run(20);
-    cr_assert(in(UART_LSR)&UART_LSR_DR, "no data after RTS");
-    char text[16] = "";
-    for (unsigned i = 0; i < 11; i++)
-        text[i] = (char)in(UART_RX);
-    cr_assert(strcmp(text, "typed ahead") == 0, "read '%s'", text);
-    cr_assert(!(in(UART_LSR)&UART_LSR_DR), "more data");
-}
-
-Test(uart, what_waits_survives_a_close_and_an_open)
-{
-    out(UART_IER, UART_IER_RDI);
-    type("0123456789abcdefghijklmnopqrstuvwxyz");
-    run(20);
-    cr_assert(in(UART_RX) == '0', "first");
-    out(UART_IER, 0);
-    out(UART_FCR, UART_FCR_ENABLE_FIFO | UART_FCR_CLEAR_RCVR | UART_FCR_CLEAR_XMIT);
-    (void)in(UART_RX);
-    out(UART_IER, UART_IER_RDI);
-    cr_assert(in(UART_RX) == '1', "second");
-}
-
-Test(uart, input_stops_when_the_ring_is_full_and_goes_on)
-{
-    static uint8_t sent[8192];
-    for (unsigned i = 0; i < sizeof(sent); i++)
-        sent[i] = (uint8_t)(i * 7);
-    cr_assert(write(input[1], sent, sizeof(sent)) == sizeof(sent), "not typed");
-    out(UART_IER, UART_IER_RDI);
-    for (unsigned i = 0; i < sizeof(sent); i++) {
-        for (unsigned wait = 0; !(in(UART_LSR)&UART_LSR_DR) && wait < 500; wait++)
-            run(1);
-        cr_assert(in(UART_RX) == sent[i], "byte %u", i);
+    static uint8_t bytes[UART_RECEIVED_SIZE];
+    uint8_t next_in = 0, next_out = 0;
+    uart_write(&uart, UART_MCR, UART_MCR_RTS);
+    for (unsigned round = 0; round < 200; round++) {
+        size_t count = round * 37 % (UART_RECEIVED_SIZE + 1);
+        for (size_t i = 0; i < count; i++)
+            bytes[i] = next_in++;
+        receive(bytes, count);
+        cr_assert(uart_room(&uart) == UART_RECEIVED_SIZE - count, "round %u: room", round);
+        cr_assert(count < UART_RECEIVED_SIZE || uart_receive(&uart, bytes, 1) == 0, "round %u: more", round);
+        for (size_t i = 0; i < count; i++) {
+            if (!(uart_read(&uart, UART_LSR) & UART_LSR_DR))
+                cr_assert(uart_read(&uart, UART_LSR) & UART_LSR_DR, "round %u: no byte %zu", round, i);
+            cr_assert(uart_read(&uart, UART_RX) == next_out++, "round %u: byte %zu", round, i);
+        }
+        cr_assert(!(uart_read(&uart, UART_LSR) & UART_LSR_DR), "round %u: one more", round);
     }
 }
 
-Test(uart, the_end_of_input_is_quiet)
+Test(uart, positions_wrap)
 {
-    out(UART_IER, UART_IER_RDI);
-    type("x");
-    close(input[1]);
-    run(20);
-    cr_assert(in(UART_RX) == 'x' && !(in(UART_LSR)&UART_LSR_DR), "wrong data");
-    run(20);
-}
-
-/* --- interrupts --- */
-
-Test(uart, receive_interrupt_stands_until_all_is_read)
-{
-    out(UART_IER, UART_IER_RDI);
-    type("ab");
-    run(20);
-    cr_assert(*line->pending && edges == 1, "no interrupt");
-    cr_assert((in(UART_IIR)&0x0f) == UART_IIR_RDI, "the wrong one");
-    (void)in(UART_RX);
-    cr_assert((in(UART_IIR)&0x0f) == UART_IIR_RDI, "gone with data left");
-    (void)in(UART_RX);
-    cr_assert((in(UART_IIR)&0x0f) == UART_IIR_NO_INT && !*line->pending, "still there");
-    type("c");
-    run(20);
-    cr_assert(edges == 2, "no new edge for new data");
-}
-
-Test(uart, transmit_interrupt_comes_when_it_is_enabled)
-{
-    out(UART_IER, UART_IER_THRI);
-    cr_assert(*line->pending, "no interrupt: the driver would wait for ever");
-    cr_assert((in(UART_IIR)&0x0f) == UART_IIR_THRI, "the wrong one");
-    cr_assert((in(UART_IIR)&0x0f) == UART_IIR_NO_INT && !*line->pending, "reading it does not take it back");
-    for (unsigned burst = 0; burst < 3; burst++) {
-        unsigned before = edges;
-        say("0123456789abcdef");
-        cr_assert(*line->pending && edges == before + 1, "no interrupt after a burst");
-        cr_assert((in(UART_IIR)&0x0f) == UART_IIR_THRI, "the wrong one");
-    }
-    out(UART_IER, 0);
-    say("x");
-    cr_assert(!*line->pending, "an interrupt that is disabled");
-    out(UART_IER, UART_IER_THRI);
-    cr_assert(*line->pending, "no interrupt when it is enabled again");
-}
-
-Test(uart, received_data_comes_before_the_transmitter)
-{
-    out(UART_IER, UART_IER_THRI | UART_IER_RDI);
-    type("x");
-    run(20);
-    cr_assert((in(UART_IIR)&0x0f) == UART_IIR_RDI, "not first");
-    (void)in(UART_RX);
-    cr_assert((in(UART_IIR)&0x0f) == UART_IIR_THRI, "not second");
-}
-
-/* --- the other registers --- */
-
-Test(uart, is_a_16550a)
-{
-    /* What Linux's autoconfig() asks. */
-    out(UART_IER, 0x0f);
-    cr_assert(in(UART_IER) == 0x0f, "IER does not hold");
-    out(UART_IER, 0);
-    out(UART_MCR, UART_MCR_LOOP | 0x0a);
-    cr_assert((in(UART_MSR)&0xf0) == 0x90, "loopback of the modem lines: 0x%x", in(UART_MSR));
-    out(UART_MCR, 0);
-    out(UART_FCR, UART_FCR_ENABLE_FIFO);
-    cr_assert(in(UART_IIR) >> 6 == 3, "no FIFO");
-    out(UART_SCR, 0xa5);
-    cr_assert(in(UART_SCR) == 0xa5, "scratch");
-}
-
-Test(uart, divisor_does_not_go_out_as_a_character)
-{
-    out(UART_LCR, UART_LCR_DLAB | UART_LCR_WLEN8);
-    out(UART_DLL, 'Z');
-    out(UART_DLM, 1);
-    cr_assert(in(UART_DLL) == 'Z' && in(UART_DLM) == 1, "divisor");
-    out(UART_LCR, UART_LCR_WLEN8);
-    say("y\n");
-    run(20);
-    heard("y\n");
-    cr_assert(in(UART_IER) == 0, "the divisor is in IER");
-}
-
-Test(uart, loopback_comes_back_and_does_not_go_out)
-{
-    out(UART_MCR, UART_MCR_LOOP | UART_MCR_RTS);
-    say("L");
-    cr_assert((in(UART_LSR)&UART_LSR_DR) && in(UART_RX) == 'L', "not back");
-    out(UART_MCR, UART_MCR_RTS);
-    say("x\n");
-    run(20);
-    heard("x\n");
-}
-
-Test(uart, wide_accesses_are_bytes)
-{
-    ops->write(opaque, UART_LCR, 2, 0x0903);
-    cr_assert(in(UART_LCR) == 3 && in(UART_MCR) == 9, "LCR 0x%x, MCR 0x%x", in(UART_LCR), in(UART_MCR));
-    cr_assert(ops->read(opaque, 6, 4) >> 16 == 0xffff, "beyond the last register");
-}
-
-/* --- the ring below --- */
-
-Test(byte_ring, fills_empties_and_wraps)
-{
-    struct byte_ring ring;
-    cr_assert(byte_ring_new(16, &ring) == 0, "%s", fail_text());
-    for (unsigned round = 0; round < 1000; round++) {
-        unsigned count = round % 17;
-        for (unsigned i = 0; i < count; i++)
-            cr_assert(byte_ring_put(&ring, (uint8_t)(round + i)), "round %u: byte %u has no room", round, i);
-        cr_assert(count < 16 || !byte_ring_put(&ring, 0), "round %u: more than there is room", round);
-        cr_assert(byte_ring_used(&ring) == count, "round %u: %u used", round, byte_ring_used(&ring));
-        for (unsigned i = 0; i < count; i++)
-            cr_assert(byte_ring_take(&ring) == (uint8_t)(round + i), "round %u: byte %u", round, i);
-        cr_assert(byte_ring_take(&ring) == -1, "round %u: one more", round);
-    }
-    byte_ring_free(&ring);
-}
-
-Test(byte_ring, positions_wrap)
-{
-    struct byte_ring ring;
-    cr_assert(byte_ring_new(16, &ring) == 0, "%s", fail_text());
-    /* As after 2^32 - 8 bytes: cells are in the turn that belongs to it. */
-    ring.head = ring.tail = UINT32_MAX - 7;
-    for (uint32_t i = 0; i < 16; i++) {
-        uint32_t position = UINT32_MAX - 7 + i;
-        ring.cell[position % 16] = 2 * (position / 16) << 8;
-    }
+    /* As after 2^32 - 8 bytes, were they counted for ever. */
+    uart.head = UART_RECEIVED_SIZE - 3;
+    uart_write(&uart, UART_MCR, UART_MCR_RTS);
     for (unsigned i = 0; i < 100; i++) {
-        cr_assert(byte_ring_put(&ring, (uint8_t)i), "byte %u", i);
-        cr_assert(byte_ring_take(&ring) == (uint8_t)i, "byte %u", i);
+        receive(&(uint8_t){(uint8_t)i}, 1);
+        cr_assert(uart_read(&uart, UART_RX) == (uint8_t)i, "byte %u", i);
     }
-    byte_ring_free(&ring);
+}
+
+Test(uart, each_fifo_of_input_makes_an_interrupt_of_its_own)
+{
+    uint8_t bytes[40] = {0};
+    uart_write(&uart, UART_IER, UART_IER_RDI);
+    receive(bytes, sizeof(bytes));
+    for (unsigned left = 40; left > 0;) {
+        unsigned burst = MIN(left, UART_FIFO_DEPTH);
+        cr_assert(uart_interrupts(&uart) == UART_IRQ_RECEIVED, "no interrupt with %u left", left);
+        for (unsigned i = 0; i < burst; i++, left--)
+            uart_read(&uart, UART_RX);
+        cr_assert(uart_interrupts(&uart) == 0, "the interrupt stands");
+        cr_assert((uart_read(&uart, UART_IIR) & 0x0f) == UART_IIR_NO_INT, "and is reported");
+    }
+    cr_assert(uart_interrupts(&uart) == 0, "an interrupt for nothing");
+}
+
+Test(uart, clearing_the_fifo_loses_what_is_in_it)
+{
+    uint8_t bytes[UART_FIFO_DEPTH + 1] = {[UART_FIFO_DEPTH] = 'x'};
+    uart_write(&uart, UART_MCR, UART_MCR_RTS);
+    receive(bytes, sizeof(bytes));
+    uart_write(&uart, UART_FCR, UART_FCR_ENABLE_FIFO | UART_FCR_CLEAR_RCVR);
+    cr_assert(uart_read(&uart, UART_RX) == 'x', "more or less was lost");
+}
+
+Test(uart, any_register_access_is_harmless)
+{
+    uint32_t random = 1;
+    for (unsigned i = 0; i < 2000000; i++) {
+        random = random * 1664525 + 1013904223;
+        unsigned reg = random >> 28;
+        if (random & 0x1000)
+            uart_write(&uart, reg, (uint8_t)(random >> 16));
+        else
+            uart_read(&uart, reg);
+        if (random % 64 == 0)
+            uart_receive(&uart, (const uint8_t[3]){1, 2, 3}, 3);
+        cr_assert(uart.fifo <= uart.count && uart.fifo <= UART_FIFO_DEPTH &&
+                      uart.count <= UART_RECEIVED_SIZE && uart.head < UART_RECEIVED_SIZE,
+                  "after access %u", i);
+    }
+}
+
+Test(uart, hostile_state_is_refused)
+{
+    struct state_writer saved = {0};
+    receive("abc", 3);
+    uart_save(&uart, &saved);
+    struct uart loaded = {0};
+    struct state_reader whole = {.bytes = saved.bytes, .length = saved.length};
+    cr_assert(uart_load(&loaded, &whole) == 0 && whole.length == 0 && loaded.count == 3, "%s", fail_text());
+    for (size_t length = 0; length < saved.length; length++) {
+        struct state_reader cut = {.bytes = saved.bytes, .length = length};
+        cr_assert(uart_load(&loaded, &cut) == -EBADMSG, "%zu bytes", length);
+    }
+    static const struct {
+        size_t at;
+        uint8_t value;
+    } damage[] = {{0, 0x10}, {2, 0x20}, {7, 2}, {8, 4}, {8, 17}, {13, 4}, {15, 1}};
+    for (size_t i = 0; i < ARRAY_SIZE(damage); i++) {
+        uint8_t before = saved.bytes[damage[i].at];
+        saved.bytes[damage[i].at] = damage[i].value;
+        struct state_reader damaged = {.bytes = saved.bytes, .length = saved.length};
+        cr_assert(uart_load(&loaded, &damaged) == -EBADMSG, "damage %zu", i);
+        saved.bytes[damage[i].at] = before;
+    }
+    state_writer_free(&saved);
+}
+
+/* --- what is a panic, and what only looks like one --- */
+
+static bool panicked(const char *text)
+{
+    struct panic_watch watch = {0};
+    for (; *text; text++)
+        panic_watch_byte(&watch, (uint8_t)*text);
+    return panic_watch_panicked(&watch);
+}
+
+#define PANIC "Kernel panic - not syncing: VFS: Unable to mount root fs"
+
+Test(uart, panics)
+{
+    static const char *const texts[] = {
+        PANIC "\n",
+        "[    1.234567] " PANIC "\r\n",
+        "[    1.234567][    T1] " PANIC "\n",
+        "login: [  123.456789] " PANIC "\n",
+        "[12345.678901] " PANIC "\n[12345.678902] CPU: 0 PID: 1\n\n[12345.7] Rebooting in 1 seconds..\n",
+        PANIC "\nCPU: 0 PID: 1\nKernel Offset: disabled\n",
+        "[    1.0] " PANIC "\n$ dmesg\n[    1.0] " PANIC "\n",
+        "[ [    1.0] " PANIC "\n",
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+        cr_assert(panicked(texts[i]), "missed: %s", texts[i]);
+}
+
+Test(uart, what_only_looks_like_a_panic)
+{
+    static const char *const texts[] = {
+        "the log says: " PANIC "\n",
+        "log[1]: " PANIC "\n",
+        "grep '" PANIC "' log\n",
+        "[    1.0] KKernel panic - not syncing\n",
+        "[    1.0] Kernel panic - not syncin\n",
+        "[    1.0] " PANIC, /* not yet complete */
+        "[    1.0] " PANIC "\n$ ",
+        "[    1.0] " PANIC "\nwelcome\n",
+        "[    1.0] " PANIC "\n[  500.0] reboot: Restarting system\n",
+        PANIC "\nreboot: Power down\n",
+        "[] " PANIC "\n",
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+        cr_assert(!panicked(texts[i]), "wrong: %s", texts[i]);
+}
+
+Test(uart, endless_lines_are_cut)
+{
+    struct panic_watch watch = {0};
+    for (unsigned i = 0; i < 100000; i++)
+        panic_watch_byte(&watch, '[');
+    panic_watch_byte(&watch, '\n');
+    cr_assert(!watch.panicked && watch.length == 0, "length %u", watch.length);
 }
