@@ -13,6 +13,12 @@ const char config_default_cmdline[] = "quiet reboot=k panic=-1 pci=off noreplace
 void config_init(struct config *config)
 {
     *config = (struct config){.memory = 128 * MIB, .cpus = 1, .pages = GUEST_PAGES_THP_ON};
+    config_balloon_default(&config->balloon);
+}
+
+void config_balloon_default(struct balloon_config *balloon)
+{
+    *balloon = (struct balloon_config){.deflate_on_oom = true, .reporting = true};
 }
 
 void config_free(struct config *config)
@@ -89,6 +95,10 @@ int config_check(const struct config *config)
                     "was imported, `make run` fetches one)");
     if (config->has_rootfs && config->drives[0].path[0] == '\0')
         return fail(-EINVAL, "--rootfs: the name is empty");
+    char balloon[SIZE_TEXT_MAX], memory[SIZE_TEXT_MAX];
+    if (config->balloon.target > config->memory)
+        return fail(-EINVAL, "a balloon of %s does not fit into a guest of %s",
+                    size_text(config->balloon.target, balloon), size_text(config->memory, memory));
     return 0;
 }
 

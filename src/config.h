@@ -9,7 +9,7 @@
 #include "net/config.h"
 #include "vcpu/mem.h"
 
-#define CONFIG_DRIVES_MAX 62u /* virtio slots (vcpu/layout.h) less the entropy device and one to spare */
+#define CONFIG_DRIVES_MAX 62u /* virtio slots (vcpu/layout.h) less the entropy device and the balloon */
 
 struct drive_config {
     char *path; /* or volume:DIR or cas:NAME, in the store (dev/disk_cas.h) */
@@ -17,6 +17,13 @@ struct drive_config {
     bool direct;     /* O_DIRECT: past the host's page cache */
     uint32_t sector; /* logical sector in bytes, 512 or 4096; 0: 512 */
     struct rate_limiter_config limits;
+};
+
+struct balloon_config {
+    bool off;        /* no such device */
+    uint64_t target; /* bytes */
+    bool deflate_on_oom, reporting, hinting;
+    unsigned stats_seconds; /* 0: no statistics */
 };
 
 enum serial_kind { SERIAL_STDIO, SERIAL_FILE, SERIAL_OFF };
@@ -29,6 +36,7 @@ struct config {
     unsigned drive_count;
     struct net_config nets[NET_CONFIG_MAX];
     unsigned net_count;
+    struct balloon_config balloon;
     char *net_backend, *net_bridge; /* of the card that the last two options make together; NULL: not given */
     char *name;                     /* the VM's name; NULL: it has none */
     char *cas_store;                /* the Stellarium store of such drives; NULL: $STELLARIUM_STORE */
@@ -57,6 +65,9 @@ int config_from_args(int argc, char **argv, const struct argp_child *more, void 
 
 /* Adds what the JSON file says to `config`. -EINVAL names the key or the place in the file. */
 int config_from_json(const char *path, struct config *config);
+
+/* An empty balloon, with free page reporting. */
+void config_balloon_default(struct balloon_config *balloon);
 
 /* Adds a copy of `drive`; `root` makes it the first. -EEXIST a second root, -ENOSPC too many, -EINVAL a
  * sector of another size. */

@@ -316,6 +316,14 @@ void machine_limit_net(struct machine *machine, unsigned index, const struct rat
             virtio_net_limit(machine->devices[i], rx, tx);
 }
 
+struct virtio_device *machine_balloon(const struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->slots; i++)
+        if (machine->devices[i]->ops->device_id == VIRTIO_ID_BALLOON)
+            return machine->devices[i];
+    return NULL;
+}
+
 void machine_power_button(struct machine *machine)
 {
     acpi_pm_power_button(&machine->acpi_pm);

@@ -67,6 +67,9 @@ void machine_end(struct machine *machine, enum machine_status status, const char
 void machine_limit_net(struct machine *machine, unsigned index, const struct rate_limiter_config *rx,
                        const struct rate_limiter_config *tx);
 
+/* The balloon of a started machine (dev/virtio_balloon.h), or NULL. Lent. */
+struct virtio_device *machine_balloon(const struct machine *machine);
+
 /* Presses the power button. Of a started machine only. */
 void machine_power_button(struct machine *machine);
 

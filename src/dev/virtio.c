@@ -422,12 +422,17 @@ void virtio_set_config(struct virtio_device *device, const void *config, size_t 
         atomic_store(&device->reg_page->config[i], words[i]);
 }
 
+void virtio_show_config_word(struct virtio_device *device, uint32_t offset, uint32_t value)
+{
+    CHECK(offset % 4 == 0 && offset < device->config_size);
+    atomic_store(&device->reg_page->config[offset / 4], value);
+}
+
 void virtio_set_config_word(struct virtio_device *device, uint32_t offset, uint32_t value)
 {
     struct virtio_reg_page *page = device->reg_page;
-    CHECK(offset % 4 == 0 && offset < device->config_size);
     atomic_fetch_add(&page->config_generation, 1);
-    atomic_store(&page->config[offset / 4], value);
+    virtio_show_config_word(device, offset, value);
     atomic_fetch_add(&page->config_generation, 1);
     if (atomic_load(&page->status) & VIRTIO_CONFIG_S_DRIVER_OK)
         interrupt_driver(device, VIRTIO_MMIO_INT_CONFIG);

@@ -228,6 +228,9 @@ void virtio_quiesced(struct virtio_device *device);
  * the low word first: the driver reads again after the interrupt. */
 void virtio_set_config_word(struct virtio_device *device, uint32_t offset, uint32_t value);
 
+/* The same word without telling the driver: what it has written itself. */
+void virtio_show_config_word(struct virtio_device *device, uint32_t offset, uint32_t value);
+
 /* The eventfd by which the kernel interrupts for a device that is `in_kernel`, and the one by which the guest
  * kicks queue `q`. Lent; after virtio_attach(). */
 int virtio_call_fd(const struct virtio_device *device);

@@ -56,7 +56,7 @@ int guest_mem_new(uint64_t size, enum guest_pages pages, struct guest_mem *ret_m
     madvise(host, size, MADV_DONTDUMP); /* a core dump of the monitor must not carry a guest's memory */
 
     uint64_t low = MIN(size, GUEST_GAP_START);
-    *ret_mem = (struct guest_mem){.size = size, .region_count = 1};
+    *ret_mem = (struct guest_mem){.size = size, .region_count = 1, .pages = pages};
     ret_mem->regions[0] = (struct guest_region){.start = gpa(0), .size = low, .host = host};
     if (size > low) {
         ret_mem->regions[1] =
@@ -71,6 +71,15 @@ void guest_mem_free(struct guest_mem *mem)
     if (mem->region_count)
         munmap(mem->regions[0].host, mem->size);
     *mem = (struct guest_mem){0};
+}
+
+uint64_t guest_mem_discard(const struct guest_mem *mem, void *host, uint64_t length)
+{
+    uintptr_t begin = align_up((uintptr_t)host, GUEST_PAGE);
+    uintptr_t end = align_down((uintptr_t)host + length, GUEST_PAGE);
+    if (mem->pages == GUEST_PAGES_HUGETLB || begin >= end)
+        return 0;
+    return madvise((void *)begin, end - begin, MADV_DONTNEED) == 0 ? end - begin : 0;
 }
 
 int guest_mem_read(const struct guest_mem *mem, gpa_t from, void *to, uint64_t length)

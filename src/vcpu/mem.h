@@ -48,6 +48,7 @@ struct guest_mem {
     struct guest_region regions[2]; /* low, then high */
     unsigned region_count;
     uint64_t size; /* bytes in all regions */
+    enum guest_pages pages;
 };
 
 /*
@@ -77,6 +78,14 @@ static inline void *guest_mem_at(const struct guest_mem *mem, gpa_t at, uint64_t
     void *host = guest_region_at(&mem->regions[0], at, length);
     return __builtin_expect(host != NULL, 1) ? host : guest_region_at(&mem->regions[1], at, length);
 }
+
+/*
+ * Gives whole pages of [host, host + length), which came out of the gate, back to the host: they are zeros when they
+ * are next used. Returns the bytes that went. Pages of the hugetlb pool stay. They are reserved for this guest,
+ * and before Linux 6.9 one that was given back could be taken by others, and the guest's next use of it was a SIGBUS.
+ * Any thread.
+ */
+uint64_t guest_mem_discard(const struct guest_mem *mem, void *host, uint64_t length);
 
 /* Copies through the gate: 0, or -EFAULT (no message) if any byte is not RAM, and then nothing is copied. */
 int guest_mem_read(const struct guest_mem *mem, gpa_t from, void *to, uint64_t length);

@@ -462,6 +462,49 @@ idle()
     [ "$beyond" -le 512 ] || { echo "$beyond KiB are more than 512" && return 1; }
 }
 
+resident() # MiB that the host has of a started machine
+{
+    awk '/^VmRSS:/ { print int($2 / 1024) }' "/proc/$vmm_pid/status"
+}
+wait_resident() # -lt|-ge MIB
+{
+    tries=0
+    until now=$(resident) && test "$now" "$1" "$2"; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 250 ] || { echo "$now MiB on the host, not $1 $2" && give_up; }
+        sleep 0.2
+    done
+    echo "$now MiB on the host"
+}
+
+# What a guest frees is the host's again, by itself.
+memory_comes_back() # MIB: at most so many are left; OPTION...
+{
+    most=$1
+    shift
+    fresh_root
+    start free --rootfs root --memory 1G "$@"
+    wait_for used=1
+    wait_resident -ge 512
+    echo go >&3
+    wait_for freed=1
+    wait_resident -lt "$most"
+    echo end >&3
+    finish
+    expect_status 0
+}
+
+# A full balloon keeps its memory from the guest, and gives it back before the guest kills a program.
+balloon_under_pressure()
+{
+    fresh_root
+    machine pressure --rootfs root --balloon 150M
+    expect_status 0
+    [ "$(fact free_mib)" -le 90 ] || { echo "$(fact free_mib) MiB are free in the guest" && return 1; }
+    expect_fact lived 1
+    expect_fact killed ""
+}
+
 give_up()
 {
     cat console log
@@ -527,6 +570,8 @@ main_group()
     tap_run "pages of hugetlb" huge_pages
     tap_run "configuration file" configuration_file
     tap_run "idle: no wake-ups, little memory" idle
+    tap_run "memory that the guest frees comes back" memory_comes_back 128
+    tap_run "a full balloon under memory pressure" balloon_under_pressure
 }
 
 ours_group()
@@ -539,6 +584,7 @@ ours_group()
     boot_group
     tap_run "ours kernel: 4 CPUs" boots 4
     tap_run "ours kernel: memory of 64 MiB" memory 64
+    tap_run "ours kernel: memory that the guest frees comes back, in 4 KiB pages" memory_comes_back 64 --thp off
     tap_run "ours kernel: memory of 5120 MiB" memory 5120
 }
 

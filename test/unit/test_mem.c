@@ -2,6 +2,7 @@
 #include "vcpu/mem.h"
 
 #include <criterion/criterion.h>
+#include <string.h>
 
 TestSuite(mem, .timeout = 10);
 
@@ -77,4 +78,18 @@ Test(mem, sizes_that_cannot_be)
     cr_assert_eq(guest_mem_new(UINT64_MAX & ~(GUEST_MEM_ALIGN - 1), GUEST_PAGES_THP_ON, &mem), -EINVAL,
                  "wraps");
     cr_assert_eq(mem.size, 77, "the out-parameter is untouched on failure");
+}
+
+/* Whole pages go, their neighbours stay, and what is gone reads as zeros. */
+Test(mem, discarded_pages_are_zeros)
+{
+    struct guest_mem mem = make(2 * MIB);
+    uint8_t *host = guest_mem_at(&mem, gpa(0), 4 * GUEST_PAGE);
+    memset(host, 1, 4 * GUEST_PAGE);
+    cr_assert_eq(guest_mem_discard(&mem, host + 1, 3 * GUEST_PAGE), 2 * GUEST_PAGE, "two whole pages");
+    cr_assert(host[0] == 1 && host[GUEST_PAGE - 1] == 1, "the page before");
+    cr_assert(host[GUEST_PAGE] == 0 && host[3 * GUEST_PAGE - 1] == 0, "what was discarded");
+    cr_assert(host[3 * GUEST_PAGE] == 1, "the page after");
+    cr_assert_eq(guest_mem_discard(&mem, host + 1, GUEST_PAGE), 0, "no whole page");
+    guest_mem_free(&mem);
 }
