@@ -98,8 +98,12 @@ api_function api_put_machine_config, api_patch_machine_config, api_put_boot_sour
 
 /* api_devices.c */
 api_function api_put_drive, api_patch_drive, api_put_net, api_patch_net, api_put_entropy, api_put_serial,
-    api_put_vsock, api_put_balloon, api_get_balloon, api_patch_balloon, api_put_pmem, api_put_memory_hotplug,
-    api_unplug;
+    api_put_vsock, api_put_pmem, api_put_memory_hotplug, api_unplug;
+
+/* api_balloon.c, and what api_start() makes of it. */
+api_function api_put_balloon, api_get_balloon, api_patch_balloon, api_patch_balloon_stats,
+    api_patch_balloon_hinting;
+void api_build_balloon(const struct ctl *ctl, struct config *built);
 
 /* api_net.c: api_put_net, api_patch_net, and what api_start() makes of them. */
 int api_build_nets(const struct ctl *ctl, struct config *built);

@@ -190,32 +190,6 @@ int api_put_vsock(struct api_call *call, void *object)
     return api_fault(call, -EINVAL, "The requested operation is not supported: a vsock device.");
 }
 
-int api_put_balloon(struct api_call *call, void *object)
-{
-    (void)object;
-    return api_fault(call, -EINVAL, "The requested operation is not supported: a balloon device.");
-}
-
-int api_get_balloon(struct api_call *call, void *object)
-{
-    (void)object;
-    const char *what = call->id;
-    bool known = !what || strcmp(what, "statistics") == 0 || strcmp(what, "hinting") == 0;
-    if (!known)
-        return api_fault(call, -EINVAL, "Unrecognized GET request path `%s`.", what);
-    if (machine_state(call->ctl->machine) == MACHINE_NOT_STARTED)
-        return what ? api_not_before_start(call)
-                    : api_fault(call, -EINVAL, "Balloon config error: No balloon device found.");
-    return api_fault(call, -EINVAL, "Internal VMM error: Failed perform action on device: Device not found");
-}
-
-int api_patch_balloon(struct api_call *call, void *object)
-{
-    (void)object;
-    return api_fault(call, -EINVAL,
-                     "Balloon update error: Failed perform action on device: Device not found");
-}
-
 int api_put_pmem(struct api_call *call, void *object)
 {
     (void)object;

@@ -69,6 +69,7 @@ static int build(struct ctl *ctl, const struct config *base)
         r = build_drives(ctl, built);
     if (r == 0)
         r = build_nets(ctl, base, built);
+    api_build_balloon(ctl, built);
     if (r == 0 && ctl->serial.serial_out_path) {
         built->serial = SERIAL_FILE;
         r = api_set_text(&built->serial_path, ctl->serial.serial_out_path);

@@ -41,7 +41,7 @@ struct virtio_balloon {
     uint32_t poison;             /* what the guest fills free pages with */
     uint32_t host_command, guest_command;
     uint32_t run; /* of hinting, the last one's number: Linux ignores one that it has had */
-    bool acknowledge;
+    bool acknowledge, answered;
     unsigned stats_seconds;
     bool stats_held; /* the driver's buffer for statistics, `stats_head`, is with us */
     uint16_t stats_head;
@@ -133,6 +133,7 @@ static int take_hint(struct virtio_balloon *balloon, const struct virtq_chain *c
             return fail(-EPROTO, "a hinting command of %llu bytes",
                         (unsigned long long)chain->readable_bytes);
         balloon->guest_command = command;
+        balloon->answered = true;
         if (command == HINT_STOP && balloon->acknowledge && balloon->host_command >= HINT_FIRST)
             set_host_command(balloon, HINT_DONE);
     } else if (balloon->host_command >= HINT_FIRST && balloon->guest_command == balloon->host_command) {
@@ -250,6 +251,7 @@ static void balloon_start(struct virtio_device *device)
 static void forget_driver(struct virtio_balloon *balloon)
 {
     balloon->actual = balloon->guest_command = balloon->host_command = balloon->known = 0;
+    balloon->answered = false;
     virtio_show_config_word(&balloon->device, CONFIG_WORD(actual), 0);
     virtio_show_config_word(&balloon->device, CONFIG_WORD(free_page_hint_cmd_id), 0);
 }
@@ -292,7 +294,8 @@ static void balloon_destroy(struct virtio_device *device)
 
 struct saved_balloon {
     uint32_t target, actual, poison, stats_seconds;
-    uint32_t host_command, guest_command, run, acknowledge;
+    uint32_t host_command, guest_command, run;
+    uint8_t acknowledge, answered, zero[2];
 };
 _Static_assert(sizeof(struct saved_balloon) == 32, "no padding");
 
@@ -308,6 +311,7 @@ static int save_balloon(const void *owner, struct state_writer *to)
         .guest_command = balloon->guest_command,
         .run = balloon->run,
         .acknowledge = balloon->acknowledge,
+        .answered = balloon->answered,
     };
     state_put(to, &saved, sizeof(saved));
     return 0;
@@ -322,7 +326,7 @@ static int load_balloon(void *owner, struct state_reader *from, uint16_t version
     int r = state_get(from, &saved, sizeof(saved));
     if (r < 0)
         return r;
-    if (saved.acknowledge > 1 || saved.stats_seconds > UINT16_MAX)
+    if (saved.acknowledge > 1 || saved.answered > 1 || saved.stats_seconds > UINT16_MAX)
         return fail(-EBADMSG, "saved state of the balloon is damaged");
     if (saved.target > device->mem->size / BALLOON_PAGE)
         return fail(-EINVAL, "saved state of a balloon of %u MiB is not of this guest",
@@ -335,6 +339,7 @@ static int load_balloon(void *owner, struct state_reader *from, uint16_t version
     balloon->guest_command = saved.guest_command;
     balloon->run = saved.run;
     balloon->acknowledge = saved.acknowledge;
+    balloon->answered = saved.answered;
     virtio_show_config_word(device, CONFIG_WORD(num_pages), saved.target);
     virtio_show_config_word(device, CONFIG_WORD(actual), saved.actual);
     virtio_show_config_word(device, CONFIG_WORD(poison_val), saved.poison);
@@ -376,12 +381,16 @@ void virtio_balloon_status(const struct virtio_device *device, struct virtio_bal
 {
     const struct virtio_balloon *balloon = balloon_of(device);
     *ret_status = (struct virtio_balloon_status){
+        .active = device->state != VIRTIO_IDLE,
+        .deflate_on_oom = device->offered & FEATURE(VIRTIO_BALLOON_F_DEFLATE_ON_OOM),
+        .reporting = device->offered & feature_of[REPORTING],
+        .hinting = device->offered & feature_of[HINTING],
         .target = balloon->target * BALLOON_PAGE,
         .actual = balloon->actual * BALLOON_PAGE,
         .stats_seconds = balloon->stats_seconds,
         .host_command = balloon->host_command,
         .guest_command = balloon->guest_command,
-        .hinted = balloon->run > 0,
+        .answered = balloon->answered,
         .known = balloon->known,
     };
     memcpy(ret_status->stats, balloon->stats, sizeof(ret_status->stats));

@@ -43,10 +43,12 @@ void virtio_balloon_stop_hinting(struct virtio_device *device);
 #define BALLOON_STATS_MAX 16u
 
 struct virtio_balloon_status {
+    bool active; /* there is a driver */
+    bool deflate_on_oom, reporting, hinting;
     uint64_t target, actual; /* bytes: what it shall hold, and what the driver says it holds */
     unsigned stats_seconds;
     uint32_t host_command, guest_command; /* of hinting: 0 stopped, 1 done, from 2 on the run's number */
-    bool hinted;                          /* there has been a run: the two mean something */
+    bool answered;                        /* the driver has given a command: guest_command means something */
     uint32_t known;                       /* which of the statistics the driver has told, as bits */
     uint64_t stats[BALLOON_STATS_MAX];
 };

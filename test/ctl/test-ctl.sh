@@ -359,6 +359,11 @@ voltctl_life()
     "$ctl" list | grep -q '^web  *Paused'
     "$ctl" resume web
     "$ctl" config web | grep -q '"mem_size_mib":32'
+    "$ctl" balloon web | grep -q '^{"amount_mib":0,"deflate_on_oom":true,.*"free_page_reporting":true}$'
+    "$ctl" balloon web 8M 2>err && return 1
+    grep -q 'web: Balloon update error: Balloon: Device not activated yet.' err
+    "$ctl" balloon web 8K 2>err && return 1
+    grep -q 'whole MiB' err
     "$ctl" metrics web | grep -q '^stardust_state{state="running"} 1'
     "$ctl" logs --console web | grep -q 'hello from a guest'
     "$ctl" stop --timeout 0 web

@@ -43,6 +43,21 @@ int do_resume(const struct invocation *invocation)
     return request(invocation, "PATCH", "/vm", "{\"state\":\"Resumed\"}");
 }
 
+int do_balloon(const struct invocation *invocation)
+{
+    uint64_t bytes = 0;
+    char body[64];
+    if (!invocation->size)
+        return request(invocation, "GET", "/balloon", NULL);
+    int r = size_parse(invocation->size, &bytes);
+    if (r < 0)
+        return r;
+    if (bytes % MIB || bytes / MIB > UINT32_MAX)
+        return fail(-EINVAL, "balloon %s: give whole MiB, as in 256M", invocation->size);
+    snprintf(body, sizeof(body), "{\"amount_mib\":%llu}", (unsigned long long)(bytes / MIB));
+    return request(invocation, "PATCH", "/balloon", body);
+}
+
 int do_config(const struct invocation *invocation)
 {
     return request(invocation, "GET", "/vm/config", NULL);

@@ -20,6 +20,7 @@ static const struct command {
     {"stop", "NAME", "press its power button; end it when its time is over", do_stop, true},
     {"pause", "NAME", "stop its CPUs and devices", do_pause, true},
     {"resume", "NAME", "let it go on", do_resume, true},
+    {"balloon", "NAME [SIZE]", "how much memory its guest is to give up", do_balloon, true},
     {"config", "NAME", "its configuration, as JSON", do_config, true},
     {"metrics", "NAME", "what it counts, as Prometheus text", do_metrics, true},
     {"events", "NAME", "follow what happens to it, a JSON object a line", do_events, true},
@@ -69,6 +70,10 @@ static int take_argument(struct parsing *parsing, struct argp_state *state, char
     if (!parsing->command) {
         parsing->command = find_command(argument);
         return parsing->command ? 0 : fail(-EINVAL, "'%s' is no command (see --help)", argument);
+    }
+    if (parsing->command->run == do_balloon && invocation->name && !invocation->size) {
+        invocation->size = argument;
+        return 0;
     }
     if (!parsing->command->named || invocation->name)
         return fail(-EINVAL, "%s: '%s' is too much", parsing->command->name, argument);
