@@ -11,7 +11,6 @@ enum effect { TEXT, FLAG, BYTES, NUMBER, IGNORED };
 
 struct option_row {
     const char *name, *help, *fallback; /* `fallback` is for the help text */
-    bool takes_value;
     enum effect effect;
     size_t offset; /* into struct ctl_options, but for NUMBER and IGNORED */
 };
@@ -22,42 +21,38 @@ static const char no_seccomp[] = "no-seccomp", seccomp_filter[] = "seccomp-filte
 
 /* In the order of their names: so its help lists them, and so it checks them. */
 static const struct option_row rows[] = {
-    {"api-sock", "Path of the Unix socket that the API listens on.", "/run/firecracker.socket", true, TEXT,
+    {"api-sock", "Path of the Unix socket that the API listens on.", "/run/firecracker.socket", TEXT,
      AT(config.socket_path)},
-    {"boot-timer", "Log the time from InstanceStart to the guest's signal.", NULL, false, FLAG,
-     AT(boot_timer)},
-    {"config-file", "Path of a file with the microVM's configuration in JSON.", NULL, true, TEXT,
+    {"boot-timer", "Log the time from InstanceStart to the guest's signal.", NULL, FLAG, AT(boot_timer)},
+    {"config-file", "Path of a file with the microVM's configuration in JSON.", NULL, TEXT,
      AT(config.config_file)},
-    {"describe-snapshot", "Print the data format version of a snapshot's state file.", NULL, true, TEXT,
+    {"describe-snapshot", "Print the data format version of a snapshot's state file.", NULL, TEXT,
      AT(describe_snapshot)},
-    {"enable-pci", "Taken and logged: devices are on virtio-mmio here.", NULL, false, FLAG,
-     AT(config.pci_wanted)},
-    {"help", "Show this.", NULL, false, IGNORED, 0},
-    {"http-api-max-payload-size", "The largest body of a request, in bytes.", "51200", true, BYTES,
+    {"enable-pci", "Taken and logged: devices are on virtio-mmio here.", NULL, FLAG, AT(config.pci_wanted)},
+    {"help", "Show this.", NULL, IGNORED, 0},
+    {"http-api-max-payload-size", "The largest body of a request, in bytes.", "51200", BYTES,
      AT(config.payload_max)},
-    {"id", "The microVM's name.", "anonymous-instance", true, TEXT, AT(config.id)},
-    {"level", "The log's level.", NULL, true, TEXT, AT(config.log_level)},
-    {"log-path", "Path of a FIFO or a file for the log.", NULL, true, TEXT, AT(config.log_path)},
-    {"metadata", "Path of a file with JSON for the MMDS.", NULL, true, TEXT, AT(config.metadata_file)},
-    {"metrics-path", "Path of a FIFO or a file for the metrics.", NULL, true, TEXT, AT(config.metrics_path)},
-    {"mmds-size-limit", "The largest data store of the MMDS, in bytes.", NULL, true, BYTES,
+    {"id", "The microVM's name.", "anonymous-instance", TEXT, AT(config.id)},
+    {"level", "The log's level.", NULL, TEXT, AT(config.log_level)},
+    {"log-path", "Path of a FIFO or a file for the log.", NULL, TEXT, AT(config.log_path)},
+    {"metadata", "Path of a file with JSON for the MMDS.", NULL, TEXT, AT(config.metadata_file)},
+    {"metrics-path", "Path of a FIFO or a file for the metrics.", NULL, TEXT, AT(config.metrics_path)},
+    {"mmds-size-limit", "The largest data store of the MMDS, in bytes.", NULL, BYTES,
      AT(config.metadata_max)},
-    {"module", "Log only what modules say whose name begins so.", NULL, true, TEXT, AT(config.log_module)},
-    {"no-api", "Start and use a microVM without a socket.", NULL, false, FLAG, AT(no_api)},
-    {no_seccomp, "Taken: the filters of this program are not switched off.", NULL, false, IGNORED, 0},
-    {"parent-cpu-time-us", "CPU time of the parent process, in microseconds.", NULL, true, NUMBER,
+    {"module", "Log only what modules say whose name begins so.", NULL, TEXT, AT(config.log_module)},
+    {"no-api", "Start and use a microVM without a socket.", NULL, FLAG, AT(no_api)},
+    {no_seccomp, "Taken: the filters of this program are not switched off.", NULL, IGNORED, 0},
+    {"parent-cpu-time-us", "CPU time of the parent process, in microseconds.", NULL, NUMBER,
      AT(config.parent_cpu_us)},
-    {seccomp_filter, "Path of another seccomp filter.", NULL, true, TEXT, AT(seccomp_filter)},
-    {"show-level", "Name the level in each line of the log.", NULL, false, FLAG, AT(config.log_show_level)},
-    {"show-log-origin", "Name the source line in each line of the log.", NULL, false, FLAG,
+    {seccomp_filter, "Path of another seccomp filter.", NULL, TEXT, AT(seccomp_filter)},
+    {"show-level", "Name the level in each line of the log.", NULL, FLAG, AT(config.log_show_level)},
+    {"show-log-origin", "Name the source line in each line of the log.", NULL, FLAG,
      AT(config.log_show_origin)},
-    {"snapshot-version", "Print the data format version of snapshots.", NULL, false, FLAG,
-     AT(snapshot_version)},
-    {"start-time-cpu-us", "CPU time when the process started, in microseconds.", NULL, true, NUMBER,
+    {"snapshot-version", "Print the data format version of snapshots.", NULL, FLAG, AT(snapshot_version)},
+    {"start-time-cpu-us", "CPU time when the process started, in microseconds.", NULL, NUMBER,
      AT(config.start_cpu_us)},
-    {"start-time-us", "Time when the process started, in microseconds.", NULL, true, NUMBER,
-     AT(config.start_us)},
-    {"version", "Print the version.", NULL, false, IGNORED, 0},
+    {"start-time-us", "Time when the process started, in microseconds.", NULL, NUMBER, AT(config.start_us)},
+    {"version", "Print the version.", NULL, IGNORED, 0},
 };
 
 void firecracker_say(const char *id, const char *format, ...)
@@ -80,6 +75,11 @@ static const struct option_row *find_option(const char *name)
         if (strcmp(rows[i].name, name) == 0)
             return &rows[i];
     return NULL;
+}
+
+static bool takes_value(const struct option_row *row)
+{
+    return row->effect != FLAG && row->effect != IGNORED;
 }
 
 static bool has(int argc, char **argv, const char *wanted)
@@ -138,8 +138,8 @@ static int take_options(int argc, char **argv, struct ctl_options *to)
         if (seen[row - rows])
             return fail(-EINVAL, "The argument '%s' was provided more than once.", name);
         seen[row - rows] = true;
-        char *value = row->takes_value && i + 1 < argc ? argv[++i] : NULL;
-        if (row->takes_value && (!value || strncmp(value, "--", 2) == 0))
+        char *value = takes_value(row) && i + 1 < argc ? argv[++i] : NULL;
+        if (takes_value(row) && (!value || strncmp(value, "--", 2) == 0))
             return fail(-EINVAL, "The argument '%s' requires a value, but none was supplied.", name);
         int r = set_option(row, value, to);
         if (r < 0)
@@ -163,7 +163,8 @@ static void print_help(void)
     printf("Firecracker v" CTL_FIRECRACKER_VERSION "\n\noptional arguments:\n");
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         char name[64];
-        snprintf(name, sizeof(name), rows[i].takes_value ? "--%s <%s>" : "--%s", rows[i].name, rows[i].name);
+        snprintf(name, sizeof(name), takes_value(&rows[i]) ? "--%s <%s>" : "--%s", rows[i].name,
+                 rows[i].name);
         printf("  %-55s   %s", name, rows[i].help);
         printf(rows[i].fallback ? " [default: \"%s\"]\n" : "\n", rows[i].fallback);
     }

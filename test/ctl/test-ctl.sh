@@ -121,7 +121,7 @@ words_of_failures()
     echo '{"boot-source":{"kernel_image_path":"kernel"},"drives":[' >broken
     echo '{"boot-source":{"kernel_image_path":"kernel"},"drives":[],"machine-config":{"vcpu_count":0,"mem_size_mib":128}}' >machine
     echo '{"a":{"b":1}}' >data
-    echo '{"a":{"b"' >cut
+    echo '{"a":{"b"' >unfinished
     says 153 "Arguments parsing error: Found argument 'nonsense' which wasn't expected, or isn't valid in this context." --nonsense
     says 153 "The argument 'id' was provided more than once." --id a --id b
     says 153 "The argument 'id' requires a value, but none was supplied." --id
@@ -138,7 +138,7 @@ words_of_failures()
     says 1 'Could not initialize metrics: Cannot initialize the metrics system due to bad user input: No such file or directory (os error 2)' \
         --metrics-path nowhere/m
     says 1 "Populating MMDS from file failed: The MMDS patch request doesn't fit." --api-sock s --mmds-size-limit 3 --metadata data
-    says 1 'MMDS error: metadata provided not valid json: EOF while parsing an object' --api-sock s --metadata cut
+    says 1 'MMDS error: metadata provided not valid json: EOF while parsing an object' --api-sock s --metadata unfinished
     says 1 'Seccomp error: Filter file open error: No such file or directory (os error 2)' --seccomp-filter nothing
     says 0 'v11.0.0' --snapshot-version
     says 0 '--api-sock <api-sock>' --help

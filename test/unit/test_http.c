@@ -341,6 +341,10 @@ Test(http, the_socket_is_private_and_stale_ones_are_replaced)
     cr_expect_eq(control_socket_listen(rig->path, true, &other), -EADDRINUSE, "a file is not removed");
     unlink(rig->path);
     rmdir(rig->directory);
+    http_server_free(rig->server);
+    turn(rig, 1);
+    loop_free(rig->loop);
+    free(rig);
     char longest[200];
     memset(longest, 'x', sizeof(longest));
     longest[199] = '\0';
