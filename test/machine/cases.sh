@@ -249,7 +249,7 @@ console_input_flood()
 console_flood()
 {
     fresh_root
-    machine flood --rootfs root
+    limit=150 machine flood --rootfs root
     expect_status 0
     expect_fact "done" flood
     [ "$(grep -c '^flood [0-9]* abcdefghijklmnopqrstuvwxyz$' console.text)" -eq 4000 ] || { echo "lines are missing" && return 1; }
@@ -265,7 +265,7 @@ console_nobody_reads()
     reader=$!
     status=0
     # shellcheck disable=SC2046
-    timeout -k 5 60 "$vmm" $(arguments) --serial stdio --memory 256M --rootfs root \
+    timeout -k 5 150 "$vmm" $(arguments) --serial stdio --memory 256M --rootfs root \
         --append 'rw volt.run="inside flood"' >output 2>log </dev/null || status=$?
     kill "$reader"
     : >console.text

@@ -206,15 +206,15 @@ killed_at_random()
         "$stellarium" import random.raw "random$((n % 3))" & pids+=($!)
         "$stellarium" import --base base changed.raw "other$((n % 2))" & pids+=($!)
         "$stellarium" gc & pids+=($!)
-        rm -rf "volume$n"
-        "$stellarium" clone base "volume$n" && "$stellarium" commit "volume$n" committed & pids+=($!)
+        "$stellarium" clone base "volume$n" & pids+=($!)
+        "$stellarium" commit "volume$((n - 1))" committed & pids+=($!)
         "$stellarium" rm "random$(((n + 1) % 3))" & pids+=($!)
         sleep "0.0$((RANDOM % 10))$((RANDOM % 10))"
         for pid in "${pids[@]}"; do
             if kill -KILL "$pid"; then kills=$((kills + 1)); fi
         done
         wait
-        rm -rf "volume$n"
+        rm -rf "volume$((n - 1))"
         if [ $((n % 10)) -eq 0 ]; then
             "$stellarium" verify || return 1
         fi

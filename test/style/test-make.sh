@@ -49,7 +49,7 @@ missing_compiler()
 libraries_are_listed()
 {
     local name
-    sed -n 's/^[A-Z_]*LIBS *:=//p' Makefile src/*/module.mk guest/*/module.mk | grep -o -- '-l[a-z0-9_]*' | while read -r name; do
+    sed -n 's/^[A-Z_]*LIBS *:=//p' Makefile src/*/module.mk guest/*/module.mk | grep -o -- '-l[a-z0-9_-]*' | while read -r name; do
         [ "$name" = -lm ] || grep -q " lib${name#-l}\.\(a\|so\)\( \|$\)" test/packages.build ||
             { echo "test/packages.build does not say which package has $name" && return 1; }
     done

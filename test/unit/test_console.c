@@ -224,6 +224,7 @@ Test(console, the_last_words_go_out_at_the_end)
     say("the end");
     close_console();
     heard("the end");
+    console_free(console);
     start(-1, -1); /* for the tear-down */
 }
 
@@ -233,6 +234,7 @@ Test(console, the_end_does_not_wait_for_a_sleeping_reader)
         out(UART_TX, 'x');
     close_console(); /* the suite's timeout is the assertion */
     cr_assert(losses().slow > 0 && losses().error == 0, "nothing was dropped");
+    console_free(console);
     start(-1, -1); /* for the tear-down */
 }
 
