@@ -26,7 +26,7 @@ CFLAGS   += -std=gnu11 $(OPTIMIZE) $(WARNINGS) $(SANITIZE) -pthread -ffunction-s
 STATIC   ?= -static-pie -Wl,--fatal-warnings \
             $(foreach name,getaddrinfo getprotobyname getprotobynumber,-Wl,--defsym=$(name)=abort)
 LDFLAGS  += -pthread $(SANITIZE) -Wl,--gc-sections -Wl,-z,relro,-z,now
-LIBS     := -lnl-3 -luring -lev -ljansson -lhttp_parser -lcrypto -lxxhash -lzstd -llz4 -llzma -lbz2 -lz -lm
+LIBS     := -lcap -lnl-3 -luring -lev -ljansson -lhttp_parser -lcrypto -lxxhash -lzstd -llz4 -llzma -lbz2 -lz -lm
 
 # One library of everything that is not a main(); each program takes from it what it needs.
 VMM_SRC  := src/main.c

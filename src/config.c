@@ -14,6 +14,7 @@ void config_init(struct config *config)
 {
     *config = (struct config){.memory = 128 * MIB, .cpus = 1, .pages = GUEST_PAGES_THP_ON};
     config_balloon_default(&config->balloon);
+    sandbox_init(&config->sandbox);
 }
 
 void config_balloon_default(struct balloon_config *balloon)

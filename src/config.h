@@ -7,6 +7,7 @@
 
 #include "base/rate_limiter.h"
 #include "net/config.h"
+#include "sec/sandbox.h"
 #include "vcpu/mem.h"
 
 #define CONFIG_DRIVES_MAX 62u /* virtio slots (vcpu/layout.h) less the entropy device and the balloon */
@@ -47,6 +48,9 @@ struct config {
     enum serial_kind serial;
     char *serial_path;
     bool boot_timer; /* dev/boot_timer.h */
+    struct sandbox_config sandbox;
+    const char *control_socket; /* its file is removed at the end; NULL: there is none. Lent. */
+    bool same_folders;          /* other disks may be opened later from the folders of those that are given */
 };
 
 /* A VM of 128 MiB and one CPU with its console on stdio, and nothing to boot yet. */

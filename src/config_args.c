@@ -17,6 +17,8 @@ enum {
     OPTION_THP,
     OPTION_SERIAL,
     OPTION_CONFIG,
+    OPTION_SANDBOX,
+    OPTION_ALLOW_PATH,
 };
 
 static const struct argp_option options[] = {
@@ -36,9 +38,15 @@ static const struct argp_option options[] = {
      "transparent huge pages (default on: boots 25 ms sooner; off: an idle guest costs some 5 MiB less)", 3},
     {"hugepages", OPTION_HUGEPAGES, NULL, 0, "2 MiB pages of the host's hugetlb pool", 3},
 
-    {NULL, 0, NULL, 0, "And:", 4},
+    {NULL, 0, NULL, 0, "How it is confined:", 4},
+    {"sandbox", OPTION_SANDBOX, "off|LIST", 0,
+     "for debugging: off, or only these of seccomp, ring, landlock, capabilities, limits (default: all)", 4},
+    {"allow-path", OPTION_ALLOW_PATH, "DIR[,ro]", 0,
+     "disks may be opened from DIR after the start, too (may be given again)", 4},
+
+    {NULL, 0, NULL, 0, "And:", 5},
     {"config", OPTION_CONFIG, "FILE", 0,
-     "read a JSON configuration (Firecracker's keys) first; options add to it", 4},
+     "read a JSON configuration (Firecracker's keys) first; options add to it", 5},
     {0},
 };
 
@@ -111,6 +119,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case OPTION_HUGEPAGES: config->pages = GUEST_PAGES_HUGETLB; break;
     case OPTION_THP: r = set_thp(config, argument); break;
     case OPTION_SERIAL: r = set_serial(config, argument); break;
+    case OPTION_SANDBOX: r = sandbox_parse(argument, &config->sandbox); break;
+    case OPTION_ALLOW_PATH: r = sandbox_allow(argument, &config->sandbox); break;
     case OPTION_CONFIG: r = config_from_json(argument, config); break;
     case ARGP_KEY_INIT:
         for (size_t i = 0; i <= input->kinds; i++)

@@ -1,6 +1,7 @@
 #include "machine.h"
 
 #include "boot/boot.h"
+#include "confine.h"
 #include "dev/acpi_pm.h"
 #include "dev/boot_timer.h"
 #include "dev/cmos.h"
@@ -111,6 +112,12 @@ static void vcpu_parked(void *context, unsigned index)
     struct machine *machine = context;
     const struct message message = {.address = index, .kind = NEWS_PARKED};
     mailbox_post(machine->news, &message);
+}
+
+static void vcpu_started(void *context, unsigned index)
+{
+    (void)context;
+    confine_vcpu(index);
 }
 
 static void all_parked(struct machine *machine);
@@ -554,13 +561,16 @@ int machine_start(struct machine *machine, const struct config *config, enum mac
     if (r == 0 && config->serial == SERIAL_STDIO)
         terminal_raw();
     if (r == 0) {
-        r = vm_start(&machine->vm, &machine->callbacks);
+        r = confine(config);
+        if (r == 0)
+            r = vm_start(&machine->vm, &machine->callbacks);
         machine->broken = r < 0;
     }
     if (r < 0) {
         machine->started = (struct timespec){0};
         return r;
     }
+    confine_loop();
     vm_resume(&machine->vm);
     set_state(machine, MACHINE_RUNNING);
     return 0;
@@ -571,8 +581,11 @@ int machine_new(struct loop *loop, const struct machine_observer *observer, stru
     static struct machine machine; /* lives as long as the vCPU threads: to the end of the process */
     machine = (struct machine){
         .observer = *observer, .loop = loop, .kvm_fd = -1, .kernel_fd = -1, .initrd_fd = -1, .serial_fd = -1};
-    machine.callbacks = (struct vcpu_callbacks){
-        .context = &machine, .access = guest_access, .ended = vcpu_ended, .parked = vcpu_parked};
+    machine.callbacks = (struct vcpu_callbacks){.context = &machine,
+                                                .started = vcpu_started,
+                                                .access = guest_access,
+                                                .ended = vcpu_ended,
+                                                .parked = vcpu_parked};
     int r = watch_signals(&machine);
     if (r == 0)
         *ret_machine = &machine;

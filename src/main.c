@@ -1,4 +1,5 @@
 /* volt-vmm: reads what to run, runs it, and says by its exit status how it ended. */
+#include "confine.h"
 #include "ctl/firecracker.h"
 #include "machine.h"
 #include "terminal.h"
@@ -79,7 +80,10 @@ int main(int argc, char **argv)
     if (status >= 0)
         return status;
     status = MACHINE_HOST_FAILED;
-    if (loop_new(MACHINE_LOOP_ENTRIES, &loop) < 0)
+    if (options.config.firecracker)
+        config.sandbox.trap_status = FIRECRACKER_BAD_SYSCALL;
+    if (confine_early(&config) < 0 || loop_new(MACHINE_LOOP_ENTRIES, &loop) < 0 ||
+        confine_ring(&config, loop) < 0)
         fprintf(stderr, "volt-vmm: %s\n", fail_text());
     else if (ctl_options_wanted(&options))
         status = run_with_ctl(loop, &options.config, &config);

@@ -33,6 +33,7 @@ static const struct row rows[] = {
     {METHOD_GET, "hotplug", "memory", "hotplug_memory", NULL, api_put_memory_hotplug, AFTER_START, NO_ID,
      false},
     {METHOD_GET, "metrics", NULL, "metrics", NULL, api_get_metrics, ANY_TIME, NO_ID, false},
+    {METHOD_GET, "sandbox", NULL, "sandbox", NULL, api_get_sandbox, ANY_TIME, NO_ID, false},
     {METHOD_GET, "events", NULL, "events", NULL, api_get_events, ANY_TIME, NO_ID, false},
     {METHOD_PUT, "actions", NULL, "actions", &keys_action_struct, api_put_action, ANY_TIME, NO_ID, false},
     {METHOD_PUT, "balloon", NULL, "balloon", &keys_balloon_struct, api_put_balloon, BEFORE_START, NO_ID,

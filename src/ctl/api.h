@@ -91,6 +91,9 @@ typedef int api_function(struct api_call *call, void *object);
 /* api_info.c */
 api_function api_get_instance, api_get_version, api_get_config, api_get_machine_config;
 
+/* api_sandbox.c */
+api_function api_get_sandbox;
+
 /* api_machine.c */
 api_function api_put_machine_config, api_patch_machine_config, api_put_boot_source, api_put_cpu_config,
     api_put_action, api_patch_vm, api_put_power_button, api_put_shutdown, api_put_snapshot_create,

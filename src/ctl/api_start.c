@@ -13,6 +13,7 @@ static int copy_base(const struct config *base, struct config *built)
     built->pages = base->pages;
     built->serial = base->serial;
     built->boot_timer = base->boot_timer;
+    built->sandbox = base->sandbox;
     int r = api_set_text(&built->append, base->append);
     if (r == 0)
         r = api_set_text(&built->cas_store, base->cas_store);
@@ -70,6 +71,8 @@ static int build(struct ctl *ctl, const struct config *base)
     if (r == 0)
         r = build_nets(ctl, base, built);
     api_build_balloon(ctl, built);
+    built->control_socket = ctl->socket.path;
+    built->same_folders = ctl->config.firecracker;
     if (r == 0 && ctl->serial.serial_out_path) {
         built->serial = SERIAL_FILE;
         r = api_set_text(&built->serial_path, ctl->serial.serial_out_path);

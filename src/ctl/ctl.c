@@ -362,6 +362,7 @@ int ctl_new(struct loop *loop, const struct ctl_config *config, const struct con
     r = config->metrics_path ? open_metrics(&ctl) : 0;
     if (r == 0 && config->socket_path)
         r = open_socket(&ctl);
+    metrics_open();
     note_startup(&ctl);
     if (r == 0 && config->socket_path)
         logger_say(&ctl.logger, LOGGER_INFO, api_log_name(&ctl), "API server started.");
@@ -410,9 +411,9 @@ void ctl_free(struct ctl *ctl, int status)
     snprintf(more, sizeof(more), ",\"status\":%d", status);
     events_send(&ctl->events, "ended", more);
     (void)api_write_metrics(ctl);
-    http_server_free(ctl->http);
     if (ctl->socket.path)
         control_socket_remove(&ctl->socket);
+    http_server_free(ctl->http);
     json_free(&keys_config_struct, &ctl->keys);
     json_free(&keys_serial_struct, &ctl->serial);
     json_free(&keys_metrics_struct, &ctl->metrics_keys);

@@ -37,6 +37,9 @@ void metrics_signal(struct metrics *metrics, int number);
 /* CPU time of the process so far. */
 uint64_t metrics_cpu_us(void);
 
+/* Opens what the kernel says of this process's memory, while it can be. */
+void metrics_open(void);
+
 /* What else the two forms tell. */
 struct metrics_view {
     const char *id;

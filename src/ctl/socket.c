@@ -74,6 +74,17 @@ static int absolute(const char *path, char **ret_path)
     return 0;
 }
 
+/* Which file is at `path`; nothing is changed if there is none. Some file systems do not tell when it was made. */
+static void identify(const char *path, struct control_socket *ret_socket)
+{
+    struct statx status;
+    if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_INO | STATX_BTIME, &status) < 0)
+        return;
+    ret_socket->inode = status.stx_ino;
+    ret_socket->born[0] = (uint64_t)status.stx_btime.tv_sec;
+    ret_socket->born[1] = status.stx_btime.tv_nsec;
+}
+
 int control_socket_listen(const char *path, bool replace, struct control_socket *ret_socket)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -94,18 +105,21 @@ int control_socket_listen(const char *path, bool replace, struct control_socket 
         return fail(r, "%s: is there already, and in use or no socket (give another --api-sock)", path);
     if (r < 0)
         return fail_errno(r, "%s", path);
-    *ret_socket = (struct control_socket){.fd = fd_steal(&fd), .path = ptr_steal(&whole)};
+    struct control_socket found = {.fd = fd_steal(&fd), .path = ptr_steal(&whole)};
+    identify(found.path, &found);
+    *ret_socket = found;
     return 0;
 }
 
 void control_socket_remove(struct control_socket *socket)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (socket->path && strlen(socket->path) < sizeof(address.sun_path)) {
-        memcpy(address.sun_path, socket->path, strlen(socket->path));
-        CLEANUP_FD int lock = lock_folder(address.sun_path);
-        if (is_stale(&address))
-            unlink(address.sun_path);
+    struct control_socket there = {0};
+    if (socket->path) {
+        CLEANUP_FD int lock = lock_folder(socket->path);
+        identify(socket->path, &there);
+        if (socket->inode && there.inode == socket->inode &&
+            memcmp(there.born, socket->born, sizeof(there.born)) == 0)
+            unlinkat(AT_FDCWD, socket->path, 0);
     }
     free(socket->path);
     socket->path = NULL;

@@ -6,7 +6,8 @@
 
 struct control_socket {
     int fd;
-    char *path; /* absolute, so that it is found again wherever the process goes */
+    char *path;              /* absolute, so that it is found again wherever the process goes */
+    uint64_t inode, born[2]; /* which file it is: a number is used again, but at another time */
 };
 
 /*
@@ -16,6 +17,5 @@ struct control_socket {
  */
 int control_socket_listen(const char *path, bool replace, struct control_socket *ret_socket);
 
-/* Removes the file and frees the path. The descriptor, which was the caller's, has been closed: what is still
- * listened on at the path is another's, and stays. */
+/* Removes the file and frees the path. What another has put at the path stays. */
 void control_socket_remove(struct control_socket *socket);

@@ -138,7 +138,7 @@ void tap_replace(struct net_backend *backend, struct net_backend *from)
 
 static unsigned mtu_of(const char *name)
 {
-    CLEANUP_FD int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    CLEANUP_FD int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     struct ifreq request = {0};
     snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
     if (fd < 0 || ioctl(fd, SIOCGIFMTU, &request) < 0 || request.ifr_mtu < 68 || request.ifr_mtu > 65535)

@@ -163,6 +163,8 @@ static void *vcpu_thread(void *argument)
     char name[16];
     snprintf(name, sizeof(name), "vcpu %u", cpu->index);
     pthread_setname_np(pthread_self(), name);
+    if (to->started)
+        to->started(to->context, cpu->index);
     while (park(cpu)) {
         char message[256] = "";
         enum vcpu_end why;

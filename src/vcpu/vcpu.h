@@ -33,6 +33,8 @@ enum vcpu_end {
 
 struct vcpu_callbacks {
     void *context;
+    /* vCPU thread: its first step, before anything of the guest's. Optional. */
+    void (*started)(void *context, unsigned index);
     /* vCPU thread. Returns when the access is done as far as the guest can tell. */
     void (*access)(void *context, struct vcpu_access *access);
     /* vCPU thread: the guest has ended on this vCPU. `message` is NULL or valid during the call. */

@@ -49,7 +49,7 @@ file_lengths()
 clang_tidy()
 {
     files 'src/*.c' 'guest/*.c' | xargs -P 2 -I FILE sh -c \
-        'clang-tidy --quiet FILE -- -Isrc -isystem /usr/include/libnl3 -D_GNU_SOURCE -DVOLT_VERSION="\"\"" -std=gnu11 2>/dev/null || exit 1'
+        'clang-tidy --quiet FILE -- -Isrc -I'"${BUILD:-build}"'/src -isystem /usr/include/libnl3 -D_GNU_SOURCE -DVOLT_VERSION="\"\"" -std=gnu11 2>/dev/null || exit 1'
 }
 
 # Without leaks: cppcheck does not know the cleanup attribute (ASan looks for leaks). Without uninitialised members: it

@@ -24,6 +24,7 @@ ARROWS = {
     "src/boot": ["src/base", "src/vcpu"],
     "src/dev": ["src/base", "src/loop", "src/store", "src/vcpu"],
     "src/sec": ["src/base"],
+    "src/sec/generate": ["src/sec"],
     "src": ["src/base", "src/boot", "src/dev", "src/loop", "src/sec", "src/store", "src/vcpu"],
     "src/main.c": ["src", "src/base", "src/ctl", "src/loop"],
     "src/ctl": ["src", "src/base", "src/boot", "src/dev", "src/loop", "src/sec", "src/store", "src/vcpu"],

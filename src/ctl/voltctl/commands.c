@@ -63,6 +63,11 @@ int do_config(const struct invocation *invocation)
     return request(invocation, "GET", "/vm/config", NULL);
 }
 
+int do_sandbox(const struct invocation *invocation)
+{
+    return request(invocation, "GET", "/sandbox", NULL);
+}
+
 int do_metrics(const struct invocation *invocation)
 {
     return request(invocation, "GET", "/metrics", NULL);

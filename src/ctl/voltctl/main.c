@@ -22,6 +22,7 @@ static const struct command {
     {"resume", "NAME", "let it go on", do_resume, true},
     {"balloon", "NAME [SIZE]", "how much memory its guest is to give up", do_balloon, true},
     {"config", "NAME", "its configuration, as JSON", do_config, true},
+    {"sandbox", "NAME", "what confines it, as JSON", do_sandbox, true},
     {"metrics", "NAME", "what it counts, as Prometheus text", do_metrics, true},
     {"events", "NAME", "follow what happens to it, a JSON object a line", do_events, true},
     {"logs", "NAME", "what its monitor said, or with --console its guest", do_logs, true},

@@ -1,0 +1,9 @@
+# evil-vmm: volt-vmm itself, but each confined thread first does what the environment says (evil.c).
+EVIL := $(BUILD)/test/sec/evil-vmm
+
+.PHONY: sec-tests
+sec-tests: $(EVIL)
+
+$(EVIL): $(BUILD)/test/sec/evil.o $(VMM_OBJ) $(LIB)
+	$(SAY) LD $@
+	$(Q)$(CC) $(STATIC) $(LDFLAGS) -Wl,--wrap=confine_loop,--wrap=confine_vcpu,--wrap=loop_new $^ $(LIBS) -o $@

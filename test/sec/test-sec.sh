@@ -1,0 +1,120 @@
+#!/bin/bash
+# The sandbox against an attacker inside of it (evil.c), and from outside: what /proc shows of a running VM.
+set -euo pipefail
+. test/tap.sh
+
+build=$(cd "${BUILD:-build}" && pwd)
+make -s BUILD="$build" sec-tests guests
+evil=$build/test/sec/evil-vmm
+vmm=$build/volt-vmm
+guest=$build/test/guest/hello
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+mkdir allowed read-only
+echo x | tee allowed/file >read-only/file
+options=(--kernel "$guest" --memory 32M --serial off)
+landlock=$(EVIL=loop/landlock "$evil" "${options[@]}" --sandbox=limits 2>&1 | sed -n 's/^allowed 0$/1/p')
+
+# NAME THREAD EXPECTED OPTION...: one act, compared.
+try()
+{
+    local name=$1 thread=$2 expected=$3 status=0 said
+    shift 3
+    [ "$expected" != - ] || return 0
+    { EVIL=$thread/$name timeout 20 "$evil" "${options[@]}" "$@" >out 2>err </dev/null || status=$?; } 2>/dev/null
+    case $expected in
+    T) # with the words, or by the kernel itself for calls of another kind of program
+        said="the sandbox ends the VM: thread $thread.* called "
+        [ "$status" -eq 159 ] && { [ "$name" = x32 ] || grep -q "$said" err; } && return
+        ;;
+    R) [ "$status" -eq 0 ] && grep -q '^refused' err && return ;;
+    A) [ "$status" -eq 0 ] && grep -q '^allowed' err && return ;;
+    esac
+    echo "$thread: $name: not $expected but status $status: $(cat err)"
+    return 1
+}
+
+# COLUMN THREAD OPTION...: every act, with what that column of the list expects.
+try_all()
+{
+    local column=$1 thread=$2 bad=0 count=0 name expected
+    shift 2
+    while read -r name expected; do
+        if [ -z "$landlock" ] && [ "$column" = 3 ] && [ "$expected" = R ] && [[ $name != ring* ]]; then
+            continue # only Landlock refuses it
+        fi
+        rm -f vm.sock
+        try "$name" "$thread" "$expected" "$@" || bad=1
+        count=$((count + 1))
+    done < <(EVIL=list "$evil" | cut -d ' ' -f "1,$column")
+    [ "$count" -gt 100 ] || { echo "only $count acts" && return 1; }
+    return "$bad"
+}
+
+# Waits, 10 seconds at most, until COMMAND... succeeds.
+until_true()
+{
+    local i
+    for ((i = 0; i < 200; i++)); do
+        if "$@"; then return; fi
+        sleep 0.05
+    done
+    echo "it took too long: $*"
+    return 1
+}
+
+seen_from_outside()
+{
+    local task count=0 bad=0
+    rm -f vm.sock
+    "$vmm" "${options[@]}" --cmdline deaf=1 --cpus 2 --api-sock vm.sock >out 2>err </dev/null &
+    vm=$!
+    until_true "$build/voltctl" --dir "$work" sandbox ./vm.sock >report || { cat err && kill "$vm" && return 1; }
+    until_true grep -q 'Seccomp:.2' /proc/$vm/task/$vm/status || bad=1
+    for task in /proc/"$vm"/task/*; do
+        for line in 'Seccomp:.2' 'NoNewPrivs:.1' 'CapInh:.0*' 'CapPrm:.0*' 'CapEff:.0*' 'CapBnd:.0*' 'CapAmb:.0*'; do
+            [ "$(id -u)" -eq 0 ] || [ "$line" != 'CapBnd:.0*' ] || continue # dropping needs a right that a user has not
+            grep -qx "$line" "$task/status" || { echo "$(cat "$task/comm"): $(grep "^${line%%:*}:" "$task/status")" && bad=1; }
+        done
+        count=$((count + 1))
+    done
+    [ "$count" -ge 3 ] || bad=1
+    grep -q '^Max core file size *0 *0' /proc/$vm/limits || bad=1
+    "$build/voltctl" --dir "$work" sandbox ./vm.sock >report
+    cat report
+    grep -q '"name":"seccomp","in_force":true' report || bad=1
+    grep -q '"name":"vcpu 1","id":[0-9]*,"seccomp":2,"filters":1,"no_new_privs":true' report || bad=1
+    grep -q '"path":"'"$work"'","access":"remove files"' report || bad=1
+    kill "$vm"
+    wait "$vm" || true
+    [ ! -e vm.sock ] || { echo "the socket is still there" && bad=1; }
+    return "$bad"
+}
+
+switched_off()
+{
+    "$vmm" "${options[@]}" --sandbox=off >out 2>err </dev/null
+    grep -q 'THE SANDBOX IS OFF' err
+    "$vmm" "${options[@]}" --sandbox=seccomp,ring >out 2>err </dev/null
+    grep -q 'THE SANDBOX IS NOT WHOLE' err
+    local status=0
+    "$vmm" "${options[@]}" --sandbox=walls >out 2>err </dev/null || status=$?
+    [ "$status" -eq 1 ] && grep -q "give off, or a list of seccomp" err
+}
+
+allowed_folder_missing()
+{
+    local status=0
+    "$vmm" "${options[@]}" --allow-path "$work/absent" >out 2>err </dev/null || status=$?
+    cat err
+    [ "$status" -ne 0 ] && grep -q "$work/absent" err
+}
+
+tap_run "an evil loop" try_all 2 loop
+tap_run "an evil loop with a control socket" try_all 3 loop --api-sock vm.sock --allow-path allowed --allow-path read-only,ro
+tap_run "an evil vCPU" try_all 4 vcpu
+tap_run "seen from outside" seen_from_outside
+tap_run "switched off, loudly" switched_off
+tap_run "a folder to allow that is not there" allowed_folder_missing
+tap_done
