@@ -80,6 +80,8 @@ install: all ## to PREFIX (/usr/local), below DESTDIR if set
 	install -D -t '$(INSTALL_TO)/lib/volt' $(BUILD)/guest/volt-init
 	$(foreach page,$(wildcard docs/man/*.1),install -D -m 644 -t '$(INSTALL_TO)/share/man/man1' $(page) &&) true
 	$(foreach file,$(wildcard completion/*),install -D -m 644 -t '$(INSTALL_TO)/share/bash-completion/completions' $(file) &&) true
+	install -D -m 644 -t '$(INSTALL_TO)/lib/systemd/system' $(wildcard systemd/*)
+	sed -i 's|/usr/local/|$(PREFIX)/|g' '$(INSTALL_TO)/lib/systemd/system/volt@.service'
 	install -D -m 644 -t '$(INSTALL_TO)/share/volt/kernel' guest/kernel/config
 	install -D -m 644 -t '$(INSTALL_TO)/share/volt/kernel/patches' $(wildcard guest/kernel/patches/*.patch)
 	$(foreach script,$(wildcard guest/kernel/*.sh),install -D -t '$(INSTALL_TO)/share/volt/kernel' $(script) &&) true

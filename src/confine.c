@@ -27,7 +27,11 @@ int confine_early(const struct config *config)
 
 int confine_ring(const struct config *config, struct loop *loop)
 {
-    return has(config, SANDBOX_RING) ? loop_restrict(loop) : 0;
+    if (has(config, SANDBOX_RING))
+        return loop_restrict(loop);
+    return loop_submit(loop)
+               ? 0
+               : fail(-EIO, "the ring cannot be enabled"); /* no filter lets that happen later */
 }
 
 /* The folder of `path` in `folder`. */

@@ -3,6 +3,7 @@
 set -euo pipefail
 . test/tap.sh
 
+top=$PWD
 build=$(cd "${BUILD:-build}" && pwd)
 make -s BUILD="$build" sec-tests guests
 evil=$build/test/sec/evil-vmm
@@ -103,6 +104,23 @@ switched_off()
     [ "$status" -eq 1 ] && grep -q "give off, or a list of seccomp" err
 }
 
+each_alone()
+{
+    local layer
+    for layer in seccomp ring landlock capabilities limits; do
+        [ "$layer" != landlock ] || [ -n "$landlock" ] || continue
+        "$vmm" "${options[@]}" --sandbox="$layer" >out 2>err </dev/null || { echo "$layer: $?" && cat err && return 1; }
+    done
+}
+
+# systemd's own view of the unit: "safe" is an exposure below 1.0.
+systemd_unit()
+{
+    SYSTEMD_COLORS=0 systemd-analyze security --offline=yes --threshold=9 "$top/systemd/volt@.service" >said 2>&1 ||
+        { grep '^✗\|Overall' said && return 1; }
+    grep 'Overall exposure' said
+}
+
 allowed_folder_missing()
 {
     local status=0
@@ -116,5 +134,7 @@ tap_run "an evil loop with a control socket" try_all 3 loop --api-sock vm.sock -
 tap_run "an evil vCPU" try_all 4 vcpu
 tap_run "seen from outside" seen_from_outside
 tap_run "switched off, loudly" switched_off
+tap_run "each layer alone" each_alone
+tap_run "the systemd unit is safe" systemd_unit
 tap_run "a folder to allow that is not there" allowed_folder_missing
 tap_done
