@@ -19,6 +19,8 @@ enum {
     OPTION_CONFIG,
     OPTION_SANDBOX,
     OPTION_ALLOW_PATH,
+    OPTION_UID,
+    OPTION_GID,
 };
 
 static const struct argp_option options[] = {
@@ -41,6 +43,8 @@ static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "How it is confined:", 4},
     {"sandbox", OPTION_SANDBOX, "off|LIST", 0,
      "for debugging: off, or only these of seccomp, ring, landlock, capabilities, limits (default: all)", 4},
+    {"uid", OPTION_UID, "N", 0, "become this user before the guest runs, for who starts VMs as root", 4},
+    {"gid", OPTION_GID, "N", 0, "and this group, without any other", 4},
     {"allow-path", OPTION_ALLOW_PATH, "DIR[,ro]", 0,
      "disks may be opened from DIR after the start, too (may be given again)", 4},
 
@@ -121,11 +125,14 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case OPTION_SERIAL: r = set_serial(config, argument); break;
     case OPTION_SANDBOX: r = sandbox_parse(argument, &config->sandbox); break;
     case OPTION_ALLOW_PATH: r = sandbox_allow(argument, &config->sandbox); break;
+    case OPTION_UID: r = sandbox_parse_id("uid", argument, &config->sandbox.user); break;
+    case OPTION_GID: r = sandbox_parse_id("gid", argument, &config->sandbox.group); break;
     case OPTION_CONFIG: r = config_from_json(argument, config); break;
     case ARGP_KEY_INIT:
         for (size_t i = 0; i <= input->kinds; i++)
             state->child_inputs[i] = i < input->kinds ? config : input->more;
         break;
+    case ARGP_KEY_END: r = sandbox_check(&config->sandbox); break;
     case ARGP_KEY_ARG:
         r = fail(-EINVAL, "'%s' is not an option (files are given by --kernel, --rootfs, --disk)", argument);
         break;

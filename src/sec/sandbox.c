@@ -4,9 +4,10 @@
  *   1  early         before a file or a request of others is read: no new privileges, no core
  *   2  limits        all that was configured is open: no more descriptors than now, hidden from ptrace
  *   3  Landlock      paths, as far as some must be reached later
- *   4  capabilities  none; the stages before need some of them
- *   5  the handler   of calls that a filter traps
- *   6  filters       each thread puts on its own, vCPUs first: the loop makes them and then needs no more clone
+ *   4  the user      another one, if that was asked for: needs root's capabilities
+ *   5  capabilities  none
+ *   6  the handler   of calls that a filter traps
+ *   7  filters       each thread puts on its own, vCPUs first: the loop makes them and then needs no clone
  *
  * A ring is restricted when it is made (loop_restrict()), since one that has been used can no longer be.
  *
@@ -14,6 +15,7 @@
  */
 #include "sec/internal.h"
 
+#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -107,38 +109,72 @@ static int close_paths(const struct sandbox_config *config)
     return state.abi ? landlock_restrict(config, tasks_fd(), state.abi) : 0;
 }
 
-/* ---- 4: capabilities ---- */
+/* ---- 4: the user ---- */
+
+/*
+ * Should: leave root, and its files, behind for who was told of a user.
+ * Mustn't: keep a group of before. It comes after the bounding set was emptied, which needs root's rights,
+ * and takes the other sets with it.
+ */
+static int change_user(const struct sandbox_config *config)
+{
+    if (!config->user)
+        return 0;
+    if (setgroups(0, NULL) < 0 || setresgid(config->group, config->group, config->group) < 0 ||
+        setresuid(config->user, config->user, config->user) < 0)
+        return fail_errno(-errno, "the sandbox: becoming user %u of group %u (only root can)", config->user,
+                          config->group);
+    return 0;
+}
+
+/* ---- 5: capabilities ---- */
+
+static int empty_bounding_set(void)
+{
+    cap_flag_value_t may = CAP_CLEAR;
+    cap_t now = cap_get_proc();
+    int r = now ? cap_get_flag(now, CAP_SETPCAP, CAP_EFFECTIVE, &may) : -1;
+    cap_free(now);
+    for (cap_value_t cap = 0; r == 0 && may == CAP_SET && cap < cap_max_bits(); cap++)
+        r = cap_get_bound(cap) > 0 ? cap_drop_bound(cap) : 0;
+    if (r == 0 && CAP_AMBIENT_SUPPORTED())
+        r = cap_reset_ambient();
+    return r < 0 ? fail_errno(-errno, "the sandbox: emptying the bounding set") : 0;
+}
 
 /*
  * Should: leave none, in no set. A process with network cards of the host that may change links keeps that
  * right: a bridge or a TAP that comes back is joined to again, and the report says so. Who has none to begin
- * with loses nothing.
+ * with, or becomes another user, has none.
  * Mustn't: leave one in the bounding set: no exec brings it back.
  */
-static int close_capabilities(const struct sandbox_config *config)
+static int drop_capabilities(const struct sandbox_config *config)
 {
     const cap_value_t net = CAP_NET_ADMIN;
-    cap_t before = cap_get_proc(), none = cap_init();
     cap_flag_value_t had = CAP_CLEAR;
-    int r = before && none ? 0 : -ENOMEM;
-    if (r == 0 && config->net && cap_get_flag(before, CAP_NET_ADMIN, CAP_EFFECTIVE, &had) == 0 &&
-        had == CAP_SET &&
-        (cap_set_flag(none, CAP_PERMITTED, 1, &net, CAP_SET) < 0 ||
-         cap_set_flag(none, CAP_EFFECTIVE, 1, &net, CAP_SET) < 0))
-        r = -errno;
-    cap_flag_value_t may_bound = CAP_CLEAR;
-    if (r == 0 && cap_get_flag(before, CAP_SETPCAP, CAP_EFFECTIVE, &may_bound) < 0)
-        r = -errno;
-    for (cap_value_t cap = 0; r == 0 && may_bound == CAP_SET && cap < cap_max_bits(); cap++)
-        if (cap_get_bound(cap) > 0 && cap_drop_bound(cap) < 0)
-            r = -errno;
-    if (r == 0 && CAP_AMBIENT_SUPPORTED() && cap_reset_ambient() < 0)
-        r = -errno;
-    if (r == 0 && cap_set_proc(none) < 0)
-        r = -errno;
+    cap_t before = cap_get_proc(), wanted = cap_init();
+    int r = before && wanted ? cap_get_flag(before, net, CAP_EFFECTIVE, &had) : -1;
+    if (r == 0 && config->net && had == CAP_SET) {
+        r = cap_set_flag(wanted, CAP_PERMITTED, 1, &net, CAP_SET);
+        if (r == 0)
+            r = cap_set_flag(wanted, CAP_EFFECTIVE, 1, &net, CAP_SET);
+    }
+    if (r == 0)
+        r = cap_set_proc(wanted);
+    int error = errno;
     cap_free(before);
-    cap_free(none);
-    return r < 0 ? fail_errno(r, "the sandbox: dropping the capabilities") : 0;
+    cap_free(wanted);
+    return r < 0 ? fail_errno(-error, "the sandbox: dropping the capabilities") : 0;
+}
+
+static int close_rights(const struct sandbox_config *config, bool capabilities)
+{
+    int r = capabilities ? empty_bounding_set() : 0;
+    if (r == 0)
+        r = change_user(config);
+    if (r == 0 && capabilities)
+        r = drop_capabilities(config);
+    return r;
 }
 
 /* ---- All of them ---- */
@@ -176,8 +212,8 @@ int sandbox_close(const struct sandbox_config *config)
         r = close_limits();
     if (r == 0 && state.layers & (1u << SANDBOX_LANDLOCK))
         r = close_paths(config);
-    if (r == 0 && state.layers & (1u << SANDBOX_CAPABILITIES))
-        r = close_capabilities(config);
+    if (r == 0)
+        r = close_rights(config, state.layers & (1u << SANDBOX_CAPABILITIES));
     if (r == 0 && state.layers & (1u << SANDBOX_SECCOMP)) {
         filter_choose(config);
         r = filter_catch(config);
@@ -185,7 +221,7 @@ int sandbox_close(const struct sandbox_config *config)
     return r;
 }
 
-/* ---- 6: filters ---- */
+/* ---- 7: filters ---- */
 
 /*
  * Should: be the last thing before a thread does what the guest wants.
@@ -268,6 +304,24 @@ int sandbox_allow(char *text, struct sandbox_config *config)
     if (!text[0])
         return fail(-EINVAL, "--allow-path: the name is empty");
     return sandbox_add_path(config, &path);
+}
+
+int sandbox_parse_id(const char *option, const char *text, unsigned *ret_id)
+{
+    char *end = NULL;
+    errno = 0;
+    unsigned long id = strtoul(text, &end, 10);
+    if (errno || end == text || *end || text[0] == '-' || id == 0 || id >= UINT32_MAX)
+        return fail(-EINVAL, "--%s '%s': give a number that is not root's", option, text);
+    *ret_id = (unsigned)id;
+    return 0;
+}
+
+int sandbox_check(const struct sandbox_config *config)
+{
+    if (!config->user != !config->group)
+        return fail(-EINVAL, "--uid and --gid: give both or none");
+    return 0;
 }
 
 /* ---- The report ---- */

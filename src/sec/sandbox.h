@@ -37,6 +37,7 @@ struct sandbox_config {
     struct sandbox_path paths[SANDBOX_PATHS_MAX];
     unsigned path_count;
     bool opens_files;      /* the loop opens files later, or has a control socket */
+    unsigned user, group;  /* to become; 0: as it is */
     bool net;              /* its network cards come and go on the host */
     int trap_status;       /* the process's exit status after a call that is not allowed */
     void (*trapped)(void); /* before that, on the thread that called. Optional. */
@@ -49,6 +50,12 @@ int sandbox_parse(const char *text, struct sandbox_config *config);
 
 /* --allow-path DIR[,ro]; `text` is kept and changed. -EINVAL, -ENOSPC with a message. */
 int sandbox_allow(char *text, struct sandbox_config *config);
+
+/* --uid and --gid: any but root's. -EINVAL with a message. */
+int sandbox_parse_id(const char *option, const char *text, unsigned *ret_id);
+
+/* What one option needs of another. -EINVAL with a message. */
+int sandbox_check(const struct sandbox_config *config);
 
 /* -ENOSPC with a message. */
 int sandbox_add_path(struct sandbox_config *config, const struct sandbox_path *path);

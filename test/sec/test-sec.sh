@@ -13,6 +13,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 mkdir allowed read-only
+truncate -s 1M allowed/disk
 echo x | tee allowed/file >read-only/file
 options=(--kernel "$guest" --memory 32M --serial off)
 landlock=$(EVIL=loop/landlock "$evil" "${options[@]}" --sandbox=limits 2>&1 | sed -n 's/^allowed 0$/1/p')
@@ -104,6 +105,35 @@ switched_off()
     [ "$status" -eq 1 ] && grep -q "give off, or a list of seccomp" err
 }
 
+# Root's files are out of reach, also where there is no Landlock.
+another_user()
+{
+    local status=0 bad=0
+    "$vmm" "${options[@]}" --uid 0 --gid 0 >out 2>err </dev/null || status=$?
+    [ "$status" -eq 1 ] && grep -q "not root's" err || bad=1
+    status=0
+    "$vmm" "${options[@]}" --uid 4711 >out 2>err </dev/null || status=$?
+    [ "$status" -eq 1 ] && grep -q 'give both or none' err || bad=1
+    "$vmm" "${options[@]}" --cmdline deaf=1 --uid 4711 --gid 4712 --disk allowed/disk >out 2>err </dev/null &
+    vm=$!
+    if [ "$(id -u)" -ne 0 ]; then
+        status=0
+        wait "$vm" || status=$?
+        [ "$status" -eq 2 ] && grep -q 'only root can' err && return "$bad"
+        return 1
+    fi
+    until_true grep -q 'Seccomp:.2' "/proc/$vm/status" || bad=1
+    for task in /proc/"$vm"/task/*; do
+        for line in 'Uid:.4711.4711.4711.4711' 'Gid:.4712.4712.4712.4712' 'Groups:[ 	]*' 'CapPrm:.0*' 'CapEff:.0*' 'CapBnd:.0*'; do
+            grep -qx "$line" "$task/status" || { grep "^${line%%:*}:" "$task/status" && bad=1; }
+        done
+    done
+    kill "$vm"
+    wait "$vm" || true
+    grep -q 'ended by signal 15' err || { cat err && bad=1; }
+    return "$bad"
+}
+
 each_alone()
 {
     local layer
@@ -134,6 +164,7 @@ tap_run "an evil loop with a control socket" try_all 3 loop --api-sock vm.sock -
 tap_run "an evil vCPU" try_all 4 vcpu
 tap_run "seen from outside" seen_from_outside
 tap_run "switched off, loudly" switched_off
+tap_run "another user" another_user
 tap_run "each layer alone" each_alone
 tap_run "the systemd unit is safe" systemd_unit
 tap_run "a folder to allow that is not there" allowed_folder_missing
