@@ -2,8 +2,8 @@
  * The doors, in the order in which they close.
  *
  *   1  early         before a file or a request of others is read: no new privileges, no core
- *   2  limits        all that was configured is open: no more descriptors than now, hidden from ptrace
- *   3  Landlock      paths, as far as some must be reached later
+ *   2  Landlock      all that was configured is open: paths, as far as some must be reached later
+ *   3  limits        no more descriptors than now, hidden from ptrace
  *   4  the user      another one, if that was asked for: needs root's capabilities
  *   5  capabilities  none
  *   6  the handler   of calls that a filter traps
@@ -72,7 +72,24 @@ int sandbox_early(const struct sandbox_config *config)
     return 0;
 }
 
-/* ---- 2: limits ---- */
+/* ---- 2: Landlock ---- */
+
+/*
+ * Should: leave of the file system what is opened after the start: objects of the store, disks that may be
+ * exchanged, and the folder from which the socket's file is removed.
+ * Mustn't: run on a thread after others were made, who would keep their rights.
+ */
+static int close_paths(const struct sandbox_config *config)
+{
+    state.abi = landlock_abi();
+    if (state.abi == 0 && (config->demanded & (1u << SANDBOX_LANDLOCK)))
+        return fail(-EOPNOTSUPP,
+                    "the sandbox: this kernel has no Landlock, or it is switched off (Linux 5.13 with "
+                    "lsm=landlock; --sandbox without it accepts less)");
+    return state.abi ? landlock_restrict(config, tasks_fd(), state.abi) : 0;
+}
+
+/* ---- 3: limits ---- */
 
 /*
  * Should: make the limits those of now: who needed more has asked for it. A file's length is not limited:
@@ -90,23 +107,6 @@ static int close_limits(void)
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
         return fail_errno(-errno, "the sandbox: hiding from ptrace");
     return 0;
-}
-
-/* ---- 3: Landlock ---- */
-
-/*
- * Should: leave of the file system what is opened after the start: objects of the store, disks that may be
- * exchanged, and the folder from which the socket's file is removed.
- * Mustn't: run on a thread after others were made, who would keep their rights.
- */
-static int close_paths(const struct sandbox_config *config)
-{
-    state.abi = landlock_abi();
-    if (state.abi == 0 && (config->demanded & (1u << SANDBOX_LANDLOCK)))
-        return fail(-EOPNOTSUPP,
-                    "the sandbox: this kernel has no Landlock, or it is switched off (Linux 5.13 with "
-                    "lsm=landlock; --sandbox without it accepts less)");
-    return state.abi ? landlock_restrict(config, tasks_fd(), state.abi) : 0;
 }
 
 /* ---- 4: the user ---- */
@@ -208,10 +208,10 @@ int sandbox_close(const struct sandbox_config *config)
     if (config->opens_files)
         tasks_open();
     int r = keep_paths(config);
-    if (r == 0 && state.layers & (1u << SANDBOX_LIMITS))
-        r = close_limits();
     if (r == 0 && state.layers & (1u << SANDBOX_LANDLOCK))
         r = close_paths(config);
+    if (r == 0 && state.layers & (1u << SANDBOX_LIMITS))
+        r = close_limits();
     if (r == 0)
         r = close_rights(config, state.layers & (1u << SANDBOX_CAPABILITIES));
     if (r == 0 && state.layers & (1u << SANDBOX_SECCOMP)) {
