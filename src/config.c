@@ -100,7 +100,7 @@ int config_check(const struct config *config)
     if (config->balloon.target > config->memory)
         return fail(-EINVAL, "a balloon of %s does not fit into a guest of %s",
                     size_text(config->balloon.target, balloon), size_text(config->memory, memory));
-    return 0;
+    return guest_mem_check_size(config->memory);
 }
 
 /* True if `line` has the word `wanted`, or one that starts with it if it ends in "="; what follows a lone

@@ -18,10 +18,9 @@ static bool has(const struct config *config, enum sandbox_layer layer)
 int confine_early(const struct config *config)
 {
     if (config->sandbox.layers != SANDBOX_ALL)
-        fprintf(stderr,
-                "volt-vmm: THE SANDBOX IS %s: a guest that breaks out has this user's rights "
-                "(--sandbox is for debugging)\n",
-                config->sandbox.layers ? "NOT WHOLE" : "OFF");
+        say("THE SANDBOX IS %s: a guest that breaks out has this user's rights "
+            "(--sandbox is for debugging)",
+            config->sandbox.layers ? "NOT WHOLE" : "OFF");
     return sandbox_early(&config->sandbox);
 }
 

@@ -1,5 +1,6 @@
 #include "machine.h"
 
+#include "base/log.h"
 #include "boot/boot.h"
 #include "confine.h"
 #include "dev/acpi_pm.h"
@@ -18,6 +19,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 struct machine {
@@ -184,14 +186,12 @@ static void say_what_console_lost(struct machine *machine)
     struct console_losses losses;
     console_losses(machine->console, &losses);
     if (losses.slow)
-        fprintf(stderr, "volt-vmm: the console's reader was too slow: %llu characters are lost\n",
-                (unsigned long long)losses.slow);
+        say("the console's reader was too slow: %llu characters are lost", (unsigned long long)losses.slow);
     if (losses.failed && losses.error == -EPIPE)
-        fprintf(stderr, "volt-vmm: the console's reader went away: %llu characters are lost\n",
-                (unsigned long long)losses.failed);
+        say("the console's reader went away: %llu characters are lost", (unsigned long long)losses.failed);
     else if (losses.failed)
-        fprintf(stderr, "volt-vmm: the console could not be written (%s): %llu characters are lost\n",
-                strerror(-losses.error), (unsigned long long)losses.failed);
+        say("the console could not be written (%s): %llu characters are lost", strerror(-losses.error),
+            (unsigned long long)losses.failed);
 }
 
 uint64_t machine_age(const struct machine *machine)
@@ -217,7 +217,7 @@ int machine_finish(struct machine *machine, int status)
         terminal_restore();
     }
     if (status < 0) {
-        fprintf(stderr, "volt-vmm: %s\n", fail_text());
+        say("%s", fail_text());
         return MACHINE_HOST_FAILED;
     }
     if (was_started && !machine->powered_off && console_saw_panic(machine->console) &&
@@ -225,7 +225,7 @@ int machine_finish(struct machine *machine, int status)
         status = MACHINE_PANICKED;
         snprintf(machine->end_message, sizeof(machine->end_message), "the guest's kernel panicked");
     }
-    fprintf(stderr, "volt-vmm: %s after %.2f s\n", machine->end_message, (double)machine_age(machine) / 1e9);
+    say("%s after %.2f s", machine->end_message, (double)machine_age(machine) / 1e9);
     if (was_started)
         say_what_console_lost(machine);
     return status;
@@ -241,6 +241,10 @@ static int watch_signals(struct machine *machine)
     signal(SIGPIPE, SIG_IGN); /* a console that nobody reads any more is an error of its write */
     signal(SIGXFSZ, SIG_IGN); /* so is a disk that may not become so long (ulimit -f) */
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+        struct sigaction was;
+        /* Who started us said that it is not to end us: nohup does, and a shell that starts a job with "&". */
+        if (sigaction(numbers[i], NULL, &was) == 0 && was.sa_handler == SIG_IGN)
+            continue;
         ev_signal_init(&machine->signals[i], signalled, numbers[i]);
         machine->signals[i].data = machine;
         ev_signal_start(ev, &machine->signals[i]);
@@ -346,7 +350,7 @@ static size_t filter_input(void *context, uint8_t *bytes, size_t length)
     switch (command) {
     case TERMINAL_END: machine_end(machine, MACHINE_ENDED, "ended by Ctrl-A x"); break;
     case TERMINAL_POWER_BUTTON: acpi_pm_power_button(&machine->acpi_pm); break;
-    case TERMINAL_HELP: fputs(terminal_help, stderr); break;
+    case TERMINAL_HELP: say_text(terminal_help); break;
     case TERMINAL_NOTHING: break;
     }
     return kept;
@@ -358,10 +362,18 @@ static int open_input(const char *path, const char *option, int *ret_fd)
 {
     if (!path)
         return 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
+    /* A FIFO would be waited for, and a terminal become ours. */
+    CLEANUP_FD int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    struct stat status;
+    if (fd < 0 || fstat(fd, &status) < 0)
         return fail_errno(-errno, "%s %s", option, path);
+    if (!S_ISREG(status.st_mode))
+        return fail(-EINVAL, "%s %s: %s, and no file (copy what it holds into one)", option, path,
+                    S_ISDIR(status.st_mode)    ? "a folder"
+                    : S_ISFIFO(status.st_mode) ? "a FIFO"
+                                               : "a device");
     *ret_fd = fd;
+    fd = -1;
     return 0;
 }
 

@@ -1,4 +1,5 @@
 /* volt-vmm: reads what to run, runs it, and says by its exit status how it ended. */
+#include "base/log.h"
 #include "confine.h"
 #include "ctl/firecracker.h"
 #include "machine.h"
@@ -15,7 +16,7 @@ static int run_alone(struct loop *loop, const struct config *config)
     if (r == 0)
         r = machine_start(machine, config, &blame);
     if (r < 0) {
-        fprintf(stderr, "volt-vmm: %s\n", fail_text());
+        say("%s", fail_text());
         return blame;
     }
     return machine_finish(machine, loop_run(loop));
@@ -65,7 +66,7 @@ static int read_arguments(int argc, char **argv, struct ctl_options *options, st
         r = config_check(config);
     if (r == 0)
         return -1;
-    fprintf(stderr, "volt-vmm: %s\n", fail_text());
+    say("%s", fail_text());
     return MACHINE_BAD_CONFIG;
 }
 
@@ -84,7 +85,7 @@ int main(int argc, char **argv)
         config.sandbox.trap_status = FIRECRACKER_BAD_SYSCALL;
     if (confine_early(&config) < 0 || loop_new(MACHINE_LOOP_ENTRIES, &loop) < 0 ||
         confine_ring(&config, loop) < 0)
-        fprintf(stderr, "volt-vmm: %s\n", fail_text());
+        say("%s", fail_text());
     else if (ctl_options_wanted(&options))
         status = run_with_ctl(loop, &options.config, &config);
     else

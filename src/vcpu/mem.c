@@ -42,15 +42,21 @@ static int map_aligned(uint64_t size, enum guest_pages pages, uint8_t **ret_host
     return 0;
 }
 
-int guest_mem_new(uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem)
+int guest_mem_check_size(uint64_t size)
 {
     char text[SIZE_TEXT_MAX];
     if (size == 0 || size % GUEST_MEM_ALIGN || size > GUEST_MEM_MAX)
         return fail(-EINVAL, "a guest cannot have %s of memory: give a multiple of 2M, at most 1024G",
                     size_text(size, text));
+    return 0;
+}
 
+int guest_mem_new(uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem)
+{
     uint8_t *host = NULL;
-    int r = map_aligned(size, pages, &host);
+    int r = guest_mem_check_size(size);
+    if (r == 0)
+        r = map_aligned(size, pages, &host);
     if (r < 0)
         return r;
     madvise(host, size, MADV_DONTDUMP); /* a core dump of the monitor must not carry a guest's memory */

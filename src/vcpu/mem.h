@@ -58,6 +58,8 @@ struct guest_mem {
  * guest_mem_free().
  */
 int guest_mem_new(uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem);
+/* -EINVAL with a message: no guest can have that much, on any host. */
+int guest_mem_check_size(uint64_t size);
 void guest_mem_free(struct guest_mem *mem);
 
 /*

@@ -86,8 +86,9 @@ Test(disk_opener, the_loop_goes_on)
     static struct loop_timer soon = {.op.done = timer_done};
     static struct told file, busy;
     start(path, &file);
-    start(path, &busy);
-    loop_timer_start(loop, &soon, 50 * 1000 * 1000);
+    cr_assert(loop_run(loop) == 0 && left == 0, "%s", fail_text());
+    start(path, &busy); /* takes a fifth of a second */
+    loop_timer_start(loop, &soon, 2 * 1000 * 1000);
     cr_assert(loop_run(loop) == 0, "%s", fail_text());
     cr_assert(timer_ran && left == 1, "the loop waited for the lock");
     file.disk->ops->close(file.disk);
