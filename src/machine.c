@@ -19,7 +19,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
 struct machine {
@@ -358,32 +357,13 @@ static size_t filter_input(void *context, uint8_t *bytes, size_t length)
 
 /* ---- Putting it together ---- */
 
-static int open_input(const char *path, const char *option, int *ret_fd)
-{
-    if (!path)
-        return 0;
-    /* A FIFO would be waited for, and a terminal become ours. */
-    CLEANUP_FD int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    struct stat status;
-    if (fd < 0 || fstat(fd, &status) < 0)
-        return fail_errno(-errno, "%s %s", option, path);
-    if (!S_ISREG(status.st_mode))
-        return fail(-EINVAL, "%s %s: %s, and no file (copy what it holds into one)", option, path,
-                    S_ISDIR(status.st_mode)    ? "a folder"
-                    : S_ISFIFO(status.st_mode) ? "a FIFO"
-                                               : "a device");
-    *ret_fd = fd;
-    fd = -1;
-    return 0;
-}
-
 /* Everything that a wrong configuration can name is opened before the host is asked for anything. */
 static int open_files(struct machine *machine)
 {
     const struct config *config = machine->config;
-    int r = open_input(config->kernel, "--kernel", &machine->kernel_fd);
-    if (r == 0)
-        r = open_input(config->initrd, "--initrd", &machine->initrd_fd);
+    int r = config->kernel ? open_input_file("--kernel", config->kernel, &machine->kernel_fd) : 0;
+    if (r == 0 && config->initrd)
+        r = open_input_file("--initrd", config->initrd, &machine->initrd_fd);
     if (r == 0)
         r = config_command_line(config, &machine->command_line);
     if (r == 0 && config->serial == SERIAL_FILE) {

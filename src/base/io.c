@@ -23,10 +23,27 @@ int fd_own_description(int fd, int mode)
     return own < 0 ? fd : own;
 }
 
+int open_input_file(const char *what, const char *path, int *ret_fd)
+{
+    struct stat status;
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return fail_errno(-errno, "%s %s", what, path);
+    if (S_ISREG(status.st_mode)) {
+        *ret_fd = fd;
+        return 0;
+    }
+    close(fd);
+    return fail(-EINVAL, "%s %s: %s, and no file (copy what it holds into one)", what, path,
+                S_ISDIR(status.st_mode)    ? "a folder"
+                : S_ISFIFO(status.st_mode) ? "a FIFO"
+                                           : "a device");
+}
+
 bool lock_again(unsigned *attempts)
 {
     static const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
-    if ((*attempts)++ == 20)
+    if ((*attempts)++ == 100)
         return false;
     nanosleep(&pause, NULL);
     return true;

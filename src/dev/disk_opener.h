@@ -1,5 +1,5 @@
 /*
- * Opens disks without the loop waiting for it: a lock that a dead process's ring still holds is tried for a fifth of
+ * Opens disks without the loop waiting for it: a lock that a dead process's ring still holds is tried for
  * a second, and files may lie on a slow file system. One thread of its own opens them one after the other; what came
  * of it is told on the loop thread.
  */

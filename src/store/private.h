@@ -60,7 +60,7 @@ int text_publish(struct store *store, int directory, const char *path, const cha
  * another process is in the way. */
 int store_lock(struct store *store, int how, int *ret_fd);
 
-/* Non-blocking flock(), retried for 0.2 s: the lock of a killed process may linger that long (lock_again).
+/* Non-blocking flock(), retried for a second: the lock of a killed process may linger that long (lock_again).
  * 0 or -errno, no message. */
 int flock_soon(int fd, int how);
 

@@ -57,7 +57,7 @@ Test(disk_opener, tells_of_each)
 {
     struct told file, busy, nothing, no_store;
     start(path, &file);
-    start(path, &busy); /* held by the first: this one takes a fifth of a second */
+    start(path, &busy); /* held by the first: this one takes a second */
     start("/nowhere/at/all", &nothing);
     start("cas:image", &no_store);
     cr_assert(loop_run(loop) == 0, "%s", fail_text());
@@ -87,7 +87,7 @@ Test(disk_opener, the_loop_goes_on)
     static struct told file, busy;
     start(path, &file);
     cr_assert(loop_run(loop) == 0 && left == 0, "%s", fail_text());
-    start(path, &busy); /* takes a fifth of a second */
+    start(path, &busy); /* takes a second */
     loop_timer_start(loop, &soon, 2 * 1000 * 1000);
     cr_assert(loop_run(loop) == 0, "%s", fail_text());
     cr_assert(timer_ran && left == 1, "the loop waited for the lock");
