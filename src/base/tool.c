@@ -76,9 +76,11 @@ static int start(const char *folder, const char *const *arguments, int output, b
 static int wait_for(const char *name, pid_t child)
 {
     int status;
-    while (waitpid(child, &status, 0) < 0)
+    while (waitpid(child, &status, 0) < 0) {
         if (errno != EINTR)
             return fail_errno(-errno, "%s: lost", name);
+        kill(child, SIGTERM); /* a signal that the caller handles is the end of the work */
+    }
     if (WIFSIGNALED(status))
         return fail(-EIO, "%s: killed by signal %d", name, WTERMSIG(status));
     return WEXITSTATUS(status) == 0 ? 0 : fail(-EIO, "%s: exit status %d", name, WEXITSTATUS(status));

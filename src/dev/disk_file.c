@@ -2,6 +2,7 @@
  * by SIGBUS, a read of it only comes up short. */
 #include "dev/disk.h"
 #include "dev/disk_ranges.h"
+#include "store/disk_format.h"
 
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -333,6 +334,12 @@ static int open_file(struct disk_file *file, const char *path, const struct disk
         r = lock(file->fd, path, options->read_only);
     if (r == 0 && options->direct)
         r = open_cached(file, path, options->read_only);
+    const char *format = r == 0 ? disk_format(options->direct ? file->cached_fd : file->fd) : NULL;
+    if (format)
+        return fail(-EINVAL,
+                    "%s: a %s image, not a raw disk (store it with stellarium import, or make it raw with "
+                    "qemu-img convert)",
+                    path, format);
     if (r == 0)
         snprintf(file->disk.serial, sizeof(file->disk.serial), "%llx-%llx", (unsigned long long)st.st_dev,
                  (unsigned long long)(S_ISBLK(st.st_mode) ? st.st_rdev : st.st_ino));

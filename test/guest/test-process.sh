@@ -36,6 +36,15 @@ sizes_of_memory()
     refused "cannot have 2.0 TiB of memory" --kernel "$hello" --memory 2T
 }
 
+formats_of_disks()
+{
+    printf 'QFI\373\0\0\0\3' >disk.qcow2 && truncate -s 1M disk.qcow2
+    printf 'KDMV\1' >disk.vmdk && truncate -s 1M disk.vmdk
+    refused "disk.qcow2: a qcow2 image, not a raw disk" --kernel "$hello" --rootfs disk.qcow2
+    refused "disk.qcow2: a qcow2 image, not a raw disk" --kernel "$hello" --disk disk.qcow2,direct
+    refused "disk.vmdk: a vmdk image, not a raw disk" --kernel "$hello" --disk disk.vmdk,ro
+}
+
 # As its documentation and its SDK write them: every key is there, and what is not wanted is null or empty.
 firecracker_configuration()
 {
@@ -124,6 +133,7 @@ fi
 
 tap_run "process: a FIFO, a device or a folder is no kernel and no initrd" no_file_to_boot
 tap_run "process: sizes of memory that no guest can have" sizes_of_memory
+tap_run "process: qcow2 and vmdk are no raw disks" formats_of_disks
 tap_run "process: a configuration as Firecracker's clients write it" firecracker_configuration
 tap_run "process: SIGHUP that nohup ignores" ignored HUP nohup
 tap_run "process: SIGINT that a script's & ignores" ignored INT with_int_ignored

@@ -27,7 +27,8 @@ struct call {
     char *const *arguments;
     const char *const *bases; /* --base */
     unsigned base_count;
-    uint64_t size; /* --size; 0: not given */
+    uint64_t size;                /* --size; 0: not given */
+    const char *image, *platform; /* --image, --platform; NULL: not given */
     unsigned budget;
     bool reread, dry_run, full; /* --reread, --dry-run, --no-sparse */
 };
@@ -86,10 +87,37 @@ struct prepared {
     const char *kind; /* for people: "raw image", "directory", ... */
     bool file;        /* fd is the source itself, a regular file */
 };
-int source_prepare(const char *path, uint64_t size, struct prepared *ret_prepared);
+int source_prepare(const struct call *call, struct prepared *ret_prepared);
 
-/* Unpacks an OCI layout (or what docker save wrote) at `layout` into the directory `root`, layer by layer. */
-int oci_unpack(const char *layout, const char *root);
+/* Which image of several: by name, and by "os/architecture". NULL: the only one, for this machine. */
+struct oci_choice {
+    const char *image, *platform;
+};
+
+/* Whether a folder is an OCI layout or what docker save wrote, by the content of its files. */
+bool oci_is_image(const char *folder);
+
+/* Unpacks it into the folder `root`, which it makes, layer by layer. `folder_times` as for layer_apply(). */
+int oci_unpack(const char *layout, const char *root, const struct oci_choice *choice, json_t *folder_times);
+
+/* Puts a tar onto what is in `root`. With `whiteouts`, names that begin with .wh. remove. What the tar says of
+ * the times of folders is added to `folder_times`, an object by path, for layer_settle_times() at the end: folders
+ * that no tar names get the epoch. */
+int layer_apply(const char *archive, const char *root, bool whiteouts, json_t *folder_times);
+int layer_settle_times(const char *root, json_t *folder_times);
+
+/* A tar in any compression; what is compressed and no tar is ARCHIVE_FORMAT_RAW. archive_read_free() ends it. */
+struct archive;
+int tar_open(const char *path, struct archive **ret_tar);
+
+/* openat2(2): absolute names and links stay below `root`. A descriptor or -errno, without a message. */
+int open_in_root(int root, const char *path, int flags);
+
+/* Makes the file `raw` of a disk in `format` (disk_format()). */
+int disk_convert(const char *path, const char *format, const char *raw);
+
+/* Makes the file `raw` of a compressed disk, unless it is a tar. */
+int disk_uncompress(const char *path, const char *raw, bool *ret_is_tar);
 
 /* Removes a directory tree, not following symbolic links. */
 int remove_tree(int directory, const char *path);

@@ -24,10 +24,11 @@ static int identity_of(int fd, const struct call *call, char identity[IDENTITY_M
     identity[0] = '\0';
     if (!S_ISREG(status.st_mode) || status.st_ctim.tv_sec + RACY_SECONDS > now.tv_sec)
         return 0;
-    snprintf(identity, IDENTITY_MAX, "%llx %llu %lld %lld.%09ld %lld.%09ld budget %u",
+    snprintf(identity, IDENTITY_MAX, "%llx %llu %lld %lld.%09ld %lld.%09ld budget %u %.80s %.80s",
              (unsigned long long)status.st_dev, (unsigned long long)status.st_ino, (long long)status.st_size,
              (long long)status.st_mtim.tv_sec, status.st_mtim.tv_nsec, (long long)status.st_ctim.tv_sec,
-             status.st_ctim.tv_nsec, call->budget);
+             status.st_ctim.tv_nsec, call->budget, call->image ? call->image : "-",
+             call->platform ? call->platform : "-");
     return 0;
 }
 
@@ -169,7 +170,7 @@ int command_import(const struct call *call)
     int64_t started = now_nanoseconds();
     int r = ref_check_name(call->arguments[1]);
     if (r == 0)
-        r = source_prepare(call->arguments[0], call->size, &prepared);
+        r = source_prepare(call, &prepared);
     if (r == 0 && prepared.file)
         r = identity_of(prepared.fd, call, identity);
     if (r == 0) {

@@ -17,6 +17,8 @@ enum option_key {
     OPTION_REREAD = 256,
     OPTION_FULL,
     OPTION_BUDGET,
+    OPTION_IMAGE,
+    OPTION_PLATFORM,
     OPTION_HELP,
     OPTION_VERSION
 };
@@ -33,6 +35,8 @@ static const struct argp_option import_options[] = {
     COMMON_OPTIONS,
     {"base", OPTION_BASE, "NAME", 0, "an image that resembles this one (may be repeated)", 0},
     {"size", OPTION_SIZE, "SIZE", 0, "bytes of the file system (K, M, G, T)", 0},
+    {"image", OPTION_IMAGE, "NAME", 0, "which image of an archive that has several", 0},
+    {"platform", OPTION_PLATFORM, "OS/ARCH", 0, "which machine's image (default: linux/amd64)", 0},
     {"reread", OPTION_REREAD, NULL, 0, "read the source even if it looks unchanged", 0},
     {"budget", OPTION_BUDGET, "N", 0, "extents to a region of 2 MiB before it is written out whole (128)", 0},
     {0},
@@ -68,8 +72,9 @@ static const struct command commands[] = {
      "Makes an empty store at --store. Give it to the same user as the VMs: one store is one trust domain.",
      0, 0, common_options, command_init},
     {"import", "SOURCE NAME", "store an image under a name",
-     "SOURCE is a raw image, a block device, a tar (compressed or not), a directory, or an OCI image (a "
-     "layout or an "
+     "SOURCE is a disk (raw, compressed, or what qemu-img reads), a block device, a tar (compressed or not), "
+     "a "
+     "directory, or an OCI image (a layout or an "
      "archive of one, also what docker save writes). The latter three become an ext4 file system, the same "
      "for the "
      "same input. Pages that the earlier NAME or a --base has are not stored again. An unchanged file is "
@@ -159,6 +164,8 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         return 0;
     case OPTION_SIZE:
     case OPTION_BUDGET: return parse_number_option(parse, key, text, state);
+    case OPTION_IMAGE: call->image = text; return 0;
+    case OPTION_PLATFORM: call->platform = text; return 0;
     case OPTION_REREAD: call->reread = true; return 0;
     case OPTION_FULL: call->full = true; return 0;
     case OPTION_DRY: call->dry_run = true; return 0;

@@ -7,22 +7,25 @@
 #include "store/cmd/cmd.h"
 
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
-#define DEPTH_MAX 4 /* of indexes in indexes */
+#define DEPTH_MAX 4          /* of indexes in indexes */
+#define JSON_MAX  (16 * MIB) /* registries take manifests of 4 MiB */
+#define WORDS_MAX 300
 
-/* Reads a blob by its digest, having compared it; only files below the layout are opened. */
-static int open_below(int directory, const char *path, int flags)
+/* A file of the layout; links stay inside of it, as in what docker save wrote before version 25. */
+static int open_blob(int layout, const char *path, struct stat *ret_status)
 {
-    struct open_how how = {.flags = (uint64_t)(unsigned)(flags | O_CLOEXEC),
-                           .resolve =
-                               (uint64_t)(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)};
-    long fd = syscall(SYS_openat2, directory, path, &how, sizeof(how));
-    return fd < 0 ? -errno : (int)fd;
+    CLEANUP_FD int fd = open_in_root(layout, path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return fail_errno(fd, "OCI image: %s", path);
+    if (fstat(fd, ret_status) < 0)
+        return fail_errno(-errno, "OCI image: %s", path);
+    if (!S_ISREG(ret_status->st_mode))
+        return fail(-EBADMSG, "OCI image: %s: not a file", path);
+    return fd_steal(&fd);
 }
 
 static int check_digest(int fd, const char *hexadecimal, const char *path)
@@ -54,18 +57,20 @@ static int find_blob(int layout, const char *digest, char path[128])
         strspn(digest + 7, "0123456789abcdef") != 64)
         return fail(-EBADMSG, "OCI image: '%.80s' is not a sha256 digest", digest ? digest : "");
     snprintf(path, 128, "blobs/sha256/%s", digest + 7);
-    CLEANUP_FD int fd = open_below(layout, path, O_RDONLY);
-    if (fd < 0)
-        return fail_errno(fd, "OCI image: %s", path);
-    return check_digest(fd, digest + 7, path);
+    struct stat status = {0};
+    CLEANUP_FD int fd = open_blob(layout, path, &status);
+    return fd < 0 ? fd : check_digest(fd, digest + 7, path);
 }
 
 static int load_json(int layout, const char *path, json_t **ret_json)
 {
     json_error_t error;
-    CLEANUP_FD int fd = open_below(layout, path, O_RDONLY);
+    struct stat status = {0};
+    CLEANUP_FD int fd = open_blob(layout, path, &status);
     if (fd < 0)
-        return fail_errno(fd, "OCI image: %s", path);
+        return fd;
+    if (status.st_size > (off_t)JSON_MAX)
+        return fail(-EBADMSG, "OCI image: %s: longer than a manifest can be", path);
     json_t *json = json_loadfd(fd, 0, &error);
     if (!json)
         return fail(-EBADMSG, "OCI image: %s: line %d: %s", path, error.line, error.text);
@@ -73,141 +78,277 @@ static int load_json(int layout, const char *path, json_t **ret_json)
     return 0;
 }
 
-/* Of an index's manifests: the one for this machine, else the first. Borrowed. */
-static const char *choose(json_t *manifests)
+/* ---- Which image ---- */
+
+static void add_word(char words[WORDS_MAX], const char *word)
 {
+    size_t length = strlen(words);
+    snprintf(words + length, WORDS_MAX - length, "%s%s", length ? ", " : "", word);
+}
+
+static const char *wanted_platform(const struct oci_choice *choice)
+{
+    return choice->platform ? choice->platform : "linux/amd64";
+}
+
+/* Whether an entry of an index is for another machine; those of unknown ones are no images (attestations). */
+static bool is_foreign(const json_t *entry, const struct oci_choice *choice, char words[WORDS_MAX])
+{
+    const char *architecture = NULL, *system = NULL;
+    char platform[80];
+    if (json_unpack((json_t *)(uintptr_t)entry, "{s:{s:s, s:s}}", "platform", "architecture", &architecture,
+                    "os", &system) != 0)
+        return false;
+    snprintf(platform, sizeof(platform), "%.30s/%.40s", system, architecture);
+    if (strcmp(platform, wanted_platform(choice)) == 0)
+        return false;
+    if (strcmp(system, "unknown") != 0)
+        add_word(words, platform);
+    return true;
+}
+
+static const char *name_of(const json_t *entry)
+{
+    static const char *const keys[] = {"io.containerd.image.name", "org.opencontainers.image.ref.name"};
+    const json_t *annotations = json_object_get(entry, "annotations");
+    for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+        const char *name = json_string_value(json_object_get(annotations, keys[i]));
+        if (name)
+            return name;
+    }
+    return NULL;
+}
+
+static int choose(json_t *manifests, const struct oci_choice *choice, const char **ret_digest)
+{
+    char foreign[WORDS_MAX] = "", names[WORDS_MAX] = "";
+    const char *found = NULL;
+    bool several = false;
     size_t i;
     json_t *entry;
     json_array_foreach(manifests, i, entry)
     {
-        const char *architecture = NULL, *system = NULL, *digest = NULL;
-        if (json_unpack(entry, "{s:s, s:{s:s, s:s}}", "digest", &digest, "platform", "architecture",
-                        &architecture, "os", &system) == 0 &&
-            strcmp(architecture, "amd64") == 0 && strcmp(system, "linux") == 0)
-            return digest;
+        const char *digest = json_string_value(json_object_get(entry, "digest")), *name = name_of(entry);
+        if (is_foreign(entry, choice, foreign))
+            continue;
+        add_word(names, name ? name : "one without a name");
+        if (!digest || (choice->image && name && strcmp(choice->image, name) != 0))
+            continue;
+        several = several || (found && strcmp(found, digest) != 0);
+        found = digest;
     }
-    return json_string_value(json_object_get(json_array_get(manifests, 0), "digest"));
+    if (several)
+        return fail(-EINVAL, "OCI image: there are several: %s (choose one with --image)", names);
+    if (!found && names[0])
+        return fail(-ENOENT, "OCI image: none has the name %s; there are: %s", choice->image, names);
+    if (!found)
+        return fail(-ENOENT, "OCI image: none is for %s; there are: %s (choose one with --platform)",
+                    wanted_platform(choice), foreign[0] ? foreign : "none");
+    *ret_digest = found;
+    return 0;
 }
 
-static int apply_whiteout(int root, const char *name)
+/* The image's own word, where the index had none. */
+static int check_platform(const json_t *config, const struct oci_choice *choice)
 {
-    char directory[4096];
-    const char *slash = strrchr(name, '/'), *last = slash ? slash + 1 : name;
-    if (strncmp(last, ".wh.", 4) != 0)
+    const char *architecture = json_string_value(json_object_get(config, "architecture"));
+    const char *system = json_string_value(json_object_get(config, "os"));
+    char platform[80];
+    snprintf(platform, sizeof(platform), "%.30s/%.40s", system ? system : "linux",
+             architecture ? architecture : "");
+    if (!architecture || strcmp(platform, wanted_platform(choice)) == 0)
         return 0;
-    snprintf(directory, sizeof(directory), "%.*s", slash ? (int)(slash - name) : 1, slash ? name : ".");
-    CLEANUP_FD int fd = open_below(root, directory, O_RDONLY | O_DIRECTORY);
-    if (fd == -ENOENT)
-        return 0;
-    if (fd < 0)
-        return fail_errno(fd, "OCI image: whiteout %s", name);
-    if (strcmp(last, ".wh..wh..opq") != 0) {
-        const char *victim = last + 4;
-        if (!*victim || strcmp(victim, ".") == 0 || strcmp(victim, "..") == 0)
-            return fail(-EBADMSG, "OCI image: '%s' is not a whiteout", name);
-        return remove_tree(fd, victim);
-    }
-    return remove_contents(fd, name);
+    return fail(-ENOENT, "OCI image: it is for %s, not for %s (take it all the same with --platform)",
+                platform, wanted_platform(choice));
 }
 
-/* Whiteouts first: they are about the layers below only, wherever in the tar they stand. */
-static int apply_layer(const char *path, const char *root_path)
-{
-    const char *const list[] = {"bsdtar", "-t", "-f", path, NULL};
-    const char *const unpack[] = {"bsdtar", "-x", "-p", "--numeric-owner", "--exclude", ".wh.*",
-                                  "-f",     path, "-C", root_path,         NULL};
-    CLEANUP_FREE char *names = NULL;
-    CLEANUP_FD int root = open(root_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (root < 0)
-        return fail_errno(-errno, "%s", root_path);
-    int r = run_tool(list, "libarchive-tools", &names);
-    char *rest = names;
-    for (char *name; r == 0 && (name = strsep(&rest, "\n"));) {
-        size_t length = strlen(name);
-        while (length > 0 && name[length - 1] == '/')
-            name[--length] = '\0';
-        while (name[0] == '/' || (name[0] == '.' && name[1] == '/'))
-            name++;
-        r = apply_whiteout(root, name);
-    }
-    return r < 0 ? r : run_tool(unpack, "libarchive-tools", NULL);
-}
+/* ---- Unpacking ---- */
 
-/* From a manifest's digest, through indexes, to layers. */
-static int unpack_manifest(int layout, const char *layout_path, const char *digest, const char *root,
-                           unsigned depth)
-{
-    char path[128], full[4096];
-    json_t *json = NULL;
-    int r = find_blob(layout, digest, path);
-    if (r == 0)
-        r = load_json(layout, path, &json);
-    if (r < 0)
-        return r;
-    json_t *nested = json_object_get(json, "manifests"), *layers = json_object_get(json, "layers"), *layer;
-    size_t i;
-    if (json_is_array(nested))
-        r = depth < DEPTH_MAX ? unpack_manifest(layout, layout_path, choose(nested), root, depth + 1)
-                              : fail(-EBADMSG, "OCI image: indexes in indexes, more than %d deep", DEPTH_MAX);
-    else if (!json_is_array(layers))
-        r = fail(-EBADMSG, "OCI image: %s has no layers", path);
-    else
-        json_array_foreach(layers, i, layer)
-        {
-            r = find_blob(layout, json_string_value(json_object_get(layer, "digest")), path);
-            if (r < 0)
-                break;
-            snprintf(full, sizeof(full), "%s/%s", layout_path, path);
-            r = apply_layer(full, root);
-            if (r < 0)
-                break;
-        }
-    json_decref(json);
-    return r;
-}
+struct unpacking {
+    int layout;
+    const char *layout_path, *root;
+    const struct oci_choice *choice;
+    json_t *folder_times;
+};
 
-/* docker save before version 25: manifest.json with paths of layers, and no digests. */
-static int unpack_docker(int layout, const char *layout_path, const char *root)
+static int apply_layer(const struct unpacking *unpacking, const char *path)
 {
-    json_t *json = NULL, *layer;
     char full[4096];
-    size_t i;
-    int r = load_json(layout, "manifest.json", &json);
+    snprintf(full, sizeof(full), "%s/%s", unpacking->layout_path, path);
+    return layer_apply(full, unpacking->root, true, unpacking->folder_times);
+}
+
+static int apply_layers(const struct unpacking *unpacking, const json_t *manifest, const char *where)
+{
+    const json_t *layers = json_object_get(manifest, "layers");
+    const char *config_digest =
+        json_string_value(json_object_get(json_object_get(manifest, "config"), "digest"));
+    char path[128];
+    int r = 0;
+    if (!json_is_array(layers))
+        return fail(-EBADMSG, "OCI image: %s has no layers", where);
+    if (config_digest) {
+        json_t *config = NULL;
+        r = find_blob(unpacking->layout, config_digest, path);
+        if (r == 0)
+            r = load_json(unpacking->layout, path, &config);
+        if (r == 0)
+            r = check_platform(config, unpacking->choice);
+        json_decref(config);
+    }
+    for (size_t i = 0; r == 0 && i < json_array_size(layers); i++) {
+        r = find_blob(unpacking->layout,
+                      json_string_value(json_object_get(json_array_get(layers, i), "digest")), path);
+        if (r == 0)
+            r = apply_layer(unpacking, path);
+    }
+    return r;
+}
+
+/* From an index or a manifest's digest, through indexes, to layers. */
+static int unpack_manifest(const struct unpacking *unpacking, const char *digest, unsigned depth)
+{
+    char path[128];
+    json_t *json = NULL;
+    int r = find_blob(unpacking->layout, digest, path);
+    if (r == 0)
+        r = load_json(unpacking->layout, path, &json);
     if (r < 0)
         return r;
-    json_array_foreach(json_object_get(json_array_get(json, 0), "Layers"), i, layer)
-    {
-        const char *path = json_string_value(layer);
-        CLEANUP_FD int fd = path ? open_below(layout, path, O_RDONLY) : -EBADMSG;
-        if (fd < 0) {
-            r = fail_errno(fd, "manifest.json: layer '%s'", path ? path : "");
-            break;
-        }
-        snprintf(full, sizeof(full), "%s/%s", layout_path, path);
-        r = apply_layer(full, root);
-        if (r < 0)
-            break;
+    json_t *nested = json_object_get(json, "manifests");
+    if (!json_is_array(nested)) {
+        r = apply_layers(unpacking, json, path);
+    } else if (depth == DEPTH_MAX) {
+        r = fail(-EBADMSG, "OCI image: indexes in indexes, more than %d deep", DEPTH_MAX);
+    } else {
+        const struct oci_choice any_name = {.platform = unpacking->choice->platform};
+        r = choose(nested, &any_name, &digest);
+        if (r == 0)
+            r = unpack_manifest(unpacking, digest, depth + 1);
     }
     json_decref(json);
     return r;
 }
 
-int oci_unpack(const char *layout_path, const char *root)
+/* The entry of manifest.json that is wanted, by one of its RepoTags; the only one, if none was named. */
+static int choose_docker(const json_t *images, const struct oci_choice *choice, const json_t **ret_image)
+{
+    char names[WORDS_MAX] = "";
+    size_t i, k;
+    json_t *image, *tag;
+    const json_t *found = json_array_size(images) == 1 && !choice->image ? json_array_get(images, 0) : NULL;
+    json_array_foreach(images, i, image)
+    {
+        json_array_foreach(json_object_get(image, "RepoTags"), k, tag)
+        {
+            const char *name = json_string_value(tag);
+            add_word(names, name ? name : "");
+            if (choice->image && name && strcmp(name, choice->image) == 0)
+                found = image;
+        }
+    }
+    if (!found && choice->image)
+        return fail(-ENOENT, "docker image: none has the name %s; there are: %s", choice->image, names);
+    if (!found)
+        return fail(-EINVAL, "docker image: there are several: %s (choose one with --image)", names);
+    *ret_image = found;
+    return 0;
+}
+
+/* What docker save wrote before version 25, and skopeo's docker-archive: manifest.json with paths, no digests. */
+static int unpack_docker(const struct unpacking *unpacking, const json_t *images)
+{
+    const json_t *image = NULL, *layers;
+    json_t *config = NULL;
+    int r = choose_docker(images, unpacking->choice, &image);
+    if (r < 0)
+        return r;
+    r = load_json(unpacking->layout, json_string_value(json_object_get(image, "Config")), &config);
+    if (r == 0)
+        r = check_platform(config, unpacking->choice);
+    json_decref(config);
+    layers = json_object_get(image, "Layers");
+    for (size_t i = 0; r == 0 && i < json_array_size(layers); i++) {
+        const char *path = json_string_value(json_array_get(layers, i));
+        char linked[4096], link[64];
+        struct stat status = {0};
+        CLEANUP_FD int fd = open_blob(unpacking->layout, path ? path : "", &status);
+        if (fd < 0)
+            return fd;
+        /* Where it lies, should its name be a link. */
+        snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(link, linked, sizeof(linked) - 1);
+        if (length < 0)
+            return fail_errno(-errno, "%s", link);
+        linked[length] = '\0';
+        r = layer_apply(linked, unpacking->root, true, unpacking->folder_times);
+    }
+    return r;
+}
+
+/* ---- Whether it is one ---- */
+
+static bool are_docker_images(const json_t *json)
+{
+    size_t i;
+    const json_t *image;
+    json_array_foreach((json_t *)(uintptr_t)json, i, image)
+    {
+        if (!json_is_string(json_object_get(image, "Config")) ||
+            !json_is_array(json_object_get(image, "Layers")))
+            return false;
+    }
+    return json_array_size(json) > 0;
+}
+
+static bool is_index(const json_t *json)
+{
+    const json_t *manifests = json_object_get(json, "manifests");
+    const char *digest = json_string_value(json_object_get(json_array_get(manifests, 0), "digest"));
+    return json_is_array(manifests) && (json_array_size(manifests) == 0 || (digest && strchr(digest, ':')));
+}
+
+/* A web site has an index.json or manifest.json, too: only its content tells. */
+static json_t *load_if(int layout, const char *name, bool (*fits)(const json_t *json))
+{
+    json_t *json = NULL;
+    if (load_json(layout, name, &json) == 0 && fits(json))
+        return json;
+    json_decref(json);
+    return NULL;
+}
+
+bool oci_is_image(const char *folder)
+{
+    CLEANUP_FD int layout = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    json_t *json = layout < 0 ? NULL : load_if(layout, "index.json", is_index);
+    if (!json && layout >= 0)
+        json = load_if(layout, "manifest.json", are_docker_images);
+    bool found = json != NULL;
+    json_decref(json);
+    return found;
+}
+
+int oci_unpack(const char *layout_path, const char *root, const struct oci_choice *choice,
+               json_t *folder_times)
 {
     CLEANUP_FD int layout = open(layout_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    json_t *index = NULL;
+    struct unpacking unpacking = {layout, layout_path, root, choice, folder_times};
+    const char *digest = NULL;
     if (layout < 0 || mkdir(root, 0755) < 0)
         return fail_errno(-errno, "%s", layout < 0 ? layout_path : root);
-    if (faccessat(layout, "index.json", F_OK, 0) != 0)
-        return unpack_docker(layout, layout_path, root);
-    int r = load_json(layout, "index.json", &index);
-    if (r < 0)
-        return r;
-    json_t *manifests = json_object_get(index, "manifests");
-    if (json_array_size(manifests) == 0)
-        r = fail(-EBADMSG, "%s/index.json: names no image", layout_path);
-    else
-        r = unpack_manifest(layout, layout_path, choose(manifests), root, 0);
+    json_t *images = load_if(layout, "manifest.json", are_docker_images);
+    json_t *index = load_if(layout, "index.json", is_index);
+    int r;
+    /* Both are in what docker save writes since version 25; names are in manifest.json only. */
+    if (index && !(images && choice->image)) {
+        r = choose(json_object_get(index, "manifests"), choice, &digest);
+        if (r == 0)
+            r = unpack_manifest(&unpacking, digest, 0);
+    } else {
+        r = unpack_docker(&unpacking, images);
+    }
     json_decref(index);
+    json_decref(images);
     return r;
 }

@@ -1,19 +1,22 @@
 #include "store/cmd/cmd.h"
+#include "store/disk_format.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <linux/fs.h>
-#include <stdatomic.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 
 /* What makes a file system the same each time: its identities and every time that is not a file's own. */
-#define FS_UUID "57e11a12-0000-4000-8000-000000000001"
-#define FS_EXTENDED                                                                                          \
-    "hash_seed=57e11a12-0000-4000-8000-000000000002,lazy_itable_init=0,nodiscard,root_owner=0:0"
-#define FS_TIME "1"
+#define FS_UUID     "57e11a12-0000-4000-8000-000000000001"
+#define FS_EXTENDED "hash_seed=57e11a12-0000-4000-8000-000000000002,lazy_itable_init=0,nodiscard"
+#define FS_TIME     "1"
 
 /* Room beyond what the files take and a quarter of that: inode tables, bitmaps, directories' slack, and some
  * to work in. */
@@ -26,27 +29,29 @@ static void work_path(char path[4096], const char *work, const char *name)
     CHECK(snprintf(path, 4096, "%s/%s", work, name) < 4096);
 }
 
-static _Thread_local uint64_t tree_bytes; /* nftw() has no argument of its own */
+static _Thread_local uint64_t tree_bytes, tree_files; /* nftw() has no argument of its own */
 
 static int add_size(const char *path, const struct stat *status, int type, struct FTW *where)
 {
     (void)path, (void)type, (void)where;
     tree_bytes += (uint64_t)MAX(status->st_size, (off_t)0) + INODE_TREE_BYTES;
+    tree_files++;
     return 0;
 }
 
-static int file_system_size(const char *directory, uint64_t *ret_bytes)
+static int measure_tree(const char *directory, uint64_t *ret_bytes, uint64_t *ret_files)
 {
-    tree_bytes = 0;
+    tree_bytes = tree_files = 0;
     if (nftw(directory, add_size, 64, FTW_PHYS) != 0)
         return fail_errno(errno ? -errno : -EIO, "%s: cannot be walked", directory);
     *ret_bytes = align_up(tree_bytes / 4 * 5 + ROOM_BYTES, STORE_OBJECT_BYTES);
+    *ret_files = tree_files;
     return 0;
 }
 
 /* mke2fs takes over the times of access and change of the files it copies, which are those of our unpacking.
  * Inodes are given out one after another, so those in use are the first ones. */
-static int settle_times(const char *image, const char *script)
+static int settle_times(const char *image, const char *script, const struct stat *top)
 {
     const char *const superblock[] = {"dumpe2fs", "-h", image, NULL};
     CLEANUP_FREE char *text = NULL;
@@ -61,6 +66,7 @@ static int settle_times(const char *image, const char *script)
     FILE *file = fopen(script, "we");
     if (!file)
         return fail_errno(-errno, "%s", script);
+    fprintf(file, "sif <2> mode 0%o\n", (unsigned)top->st_mode);
     for (unsigned long inode = 2; inode <= total - unused;
          inode += inode == 2 ? 9 : 1) /* 3 to 10 are reserved */
         fprintf(file,
@@ -74,61 +80,53 @@ static int settle_times(const char *image, const char *script)
     return run_tool(settle, "e2fsprogs", &output);
 }
 
-static int make_file_system(const char *directory, uint64_t bytes, const char *work, int *ret_fd)
+/* mke2fs gives an inode to each 16 KiB, or as many as are asked for: a quarter more than there are files. */
+static int make_file_system(const char *directory, uint64_t bytes, uint64_t files, const char *work,
+                            int *ret_fd)
 {
-    char image[4096], script[4096], size[32];
+    char image[4096], script[4096], size[32], inodes[32], extended[200];
+    struct stat top;
+    if (stat(directory, &top) < 0)
+        return fail_errno(-errno, "%s", directory);
     work_path(image, work, "image");
     work_path(script, work, "script");
     snprintf(size, sizeof(size), "%lluK", (unsigned long long)(bytes / KIB));
+    snprintf(inodes, sizeof(inodes), "%llu",
+             (unsigned long long)MAX(files / 4 * 5 + 1024, bytes / (16 * KIB)));
+    snprintf(extended, sizeof(extended), FS_EXTENDED ",root_owner=%u:%u", top.st_uid, top.st_gid);
     CLEANUP_FD int fd = open(image, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0)
         return fail_errno(-errno, "%s", image);
     setenv("E2FSPROGS_FAKE_TIME", FS_TIME, 1);
     const char *const make[] = {
-        "mke2fs",  "-q", "-F",    "-t", "ext4",      "-b", "4096",          "-m",  "0",  "-d",
-        directory, "-U", FS_UUID, "-E", FS_EXTENDED, "-O", "^resize_inode", image, size, NULL};
+        "mke2fs", "-q", "-F",     "-t", "ext4", "-b", "4096",          "-m",  "0",  "-d", directory, "-U",
+        FS_UUID,  "-E", extended, "-N", inodes, "-O", "^resize_inode", image, size, NULL};
     int r = run_tool(make, "e2fsprogs", NULL);
     if (r == 0)
-        r = settle_times(image, script);
+        r = settle_times(image, script, &top);
     if (r == 0)
         *ret_fd = fd_steal(&fd);
     return r;
 }
 
-static int unpack_tar(const char *archive, const char *root)
-{
-    /* bsdtar refuses names with .. and writing through symbolic links, whatever the archive says. */
-    const char *const unpack[] = {"bsdtar", "-x", "-p", "--numeric-owner", "-f", archive, "-C", root, NULL};
-    return run_tool(unpack, "libarchive-tools", NULL);
-}
-
-static bool is_oci_layout(const char *directory)
-{
-    char path[4096];
-    snprintf(path, sizeof(path), "%s/index.json", directory);
-    if (access(path, F_OK) == 0)
-        return true;
-    snprintf(path, sizeof(path), "%s/manifest.json", directory);
-    return access(path, F_OK) == 0;
-}
-
 /* A work directory's tree for the file system, from an archive that was unpacked to `unpacked`. */
-static int unpack_archive(const char *archive, const char *work, const char **ret_kind, char *tree,
-                          size_t size)
+static int unpack_archive(const char *archive, const char *work, const struct oci_choice *choice,
+                          json_t *folder_times, const char **ret_kind, char tree[4096])
 {
     char root[4096];
     work_path(tree, work, "unpacked");
     if (mkdir(tree, 0755) < 0)
         return fail_errno(-errno, "%s", tree);
-    int r = unpack_tar(archive, tree);
-    if (r < 0 || !is_oci_layout(tree)) {
+    int r = layer_apply(archive, tree, false, folder_times);
+    if (r < 0 || !oci_is_image(tree)) {
         *ret_kind = "tar";
         return r;
     }
     *ret_kind = "OCI archive";
     work_path(root, work, "root");
-    r = oci_unpack(tree, root);
-    snprintf(tree, size, "%s", root);
+    json_object_clear(folder_times);
+    r = oci_unpack(tree, root, choice, folder_times);
+    snprintf(tree, 4096, "%s", root);
     return r;
 }
 
@@ -140,41 +138,144 @@ static int check_owner(const char *path)
     return 0;
 }
 
-static int prepare_tree(const char *path, bool directory, uint64_t size, struct prepared *prepared)
+/* The folder that becomes a file system: made of an archive or an OCI image, or `path` itself. */
+static int make_tree(const char *path, bool directory, const char *work, const struct oci_choice *choice,
+                     const char **ret_kind, char tree[4096])
 {
-    char work[4096], tree[4096], root[4096];
+    if (directory && !oci_is_image(path)) {
+        *ret_kind = "directory";
+        snprintf(tree, 4096, "%s", path);
+        return 0;
+    }
+    json_t *folder_times = json_object();
+    int r = folder_times ? check_owner(path) : fail(-ENOMEM, "%s: no memory for its names", path);
+    if (r == 0 && directory) {
+        *ret_kind = "OCI layout";
+        work_path(tree, work, "root");
+        r = oci_unpack(path, tree, choice, folder_times);
+    } else if (r == 0) {
+        r = unpack_archive(path, work, choice, folder_times, ret_kind, tree);
+    }
+    if (r == 0)
+        r = layer_settle_times(tree, folder_times);
+    json_decref(folder_times);
+    return r;
+}
+
+/* A raw disk of one in another format, in the work folder. */
+static int open_made_raw(const char *raw, const char *kind, struct prepared *prepared)
+{
+    struct stat status;
+    CLEANUP_FD int fd = open(raw, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return fail_errno(-errno, "%s", raw);
+    prepared->kind = kind;
+    prepared->bytes = (uint64_t)status.st_size;
+    prepared->fd = fd_steal(&fd);
+    return 0;
+}
+
+enum source_kind { SOURCE_FOLDER, SOURCE_ARCHIVE, SOURCE_FORMAT };
+
+static int prepare_in(const char *work, enum source_kind kind, const char *format, const struct call *call,
+                      struct prepared *prepared)
+{
+    const char *path = call->arguments[0];
+    const struct oci_choice choice = {.image = call->image, .platform = call->platform};
+    char raw[4096], tree[4096];
+    bool is_tar = true;
+    work_path(raw, work, "raw");
+    int r = 0;
+    if (kind == SOURCE_FORMAT) {
+        r = disk_convert(path, format, raw);
+        return r < 0 ? r : open_made_raw(raw, format, prepared);
+    }
+    if (kind == SOURCE_ARCHIVE)
+        r = disk_uncompress(path, raw, &is_tar);
+    if (r == 0 && !is_tar)
+        return open_made_raw(raw, "compressed image", prepared);
+    uint64_t bytes = 0, files = 0;
+    if (r == 0)
+        r = make_tree(path, kind == SOURCE_FOLDER, work, &choice, &prepared->kind, tree);
+    if (r == 0)
+        r = measure_tree(tree, &bytes, &files);
+    prepared->bytes = call->size ? call->size : bytes;
+    return r < 0 ? r : make_file_system(tree, prepared->bytes, files, work, &prepared->fd);
+}
+
+/* ---- The work folder ---- */
+
+#define WORK_NAME        "stellarium.XXXXXX"
+#define WORK_MIN_SECONDS 10 /* between making a folder and locking it */
+
+/* Removes what imports that were killed have left: folders of ours that no process holds. */
+static void sweep_work(const char *temporary)
+{
+    DIR *folder = opendir(temporary);
+    struct stat status;
+    for (struct dirent *entry; folder && (entry = readdir(folder));) {
+        if (strlen(entry->d_name) != strlen(WORK_NAME) || strncmp(entry->d_name, WORK_NAME, 11) != 0)
+            continue;
+        CLEANUP_FD int fd =
+            openat(dirfd(folder), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd >= 0 && fstat(fd, &status) == 0 && status.st_uid == geteuid() &&
+            status.st_mtime + WORK_MIN_SECONDS < time(NULL) && flock(fd, LOCK_EX | LOCK_NB) == 0)
+            remove_tree(dirfd(folder), entry->d_name);
+    }
+    if (folder)
+        closedir(folder);
+}
+
+static volatile sig_atomic_t interrupted;
+
+static void interrupt(int number)
+{
+    interrupted = number;
+}
+
+/* Ends the work by the first signal, and the process by the second. One that is ignored stays so. */
+static void catch_signals(void)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+        struct sigaction action = {.sa_handler = interrupt, .sa_flags = (int)SA_RESETHAND}, was;
+        if (sigaction(numbers[i], NULL, &was) == 0 && was.sa_handler == SIG_DFL)
+            sigaction(numbers[i], &action, NULL);
+    }
+}
+
+static int prepare_by_work(enum source_kind kind, const char *format, const struct call *call,
+                           struct prepared *prepared)
+{
+    char work[4096], words[400];
     const char *temporary = getenv("TMPDIR");
-    snprintf(work, sizeof(work) - 32, "%s/stellarium.XXXXXX",
-             temporary && *temporary ? temporary : "/var/tmp");
+    if (!temporary || !*temporary)
+        temporary = "/var/tmp";
+    sweep_work(temporary);
+    catch_signals();
+    snprintf(work, sizeof(work) - 32, "%s/" WORK_NAME, temporary);
     if (!mkdtemp(work))
         return fail_errno(-errno, "%s", work);
-    int r = 0;
-    if (!directory) {
-        r = check_owner(path);
-        if (r == 0)
-            r = unpack_archive(path, work, &prepared->kind, tree, sizeof(tree));
-    } else if (is_oci_layout(path)) {
-        prepared->kind = "OCI layout";
-        work_path(root, work, "root");
-        snprintf(tree, sizeof(tree), "%s", root);
-        r = check_owner(path);
-        if (r == 0)
-            r = oci_unpack(path, root);
-    } else {
-        prepared->kind = "directory";
-        snprintf(tree, sizeof(tree), "%s", path);
-    }
-    if (r == 0 && size == 0)
-        r = file_system_size(tree, &size);
+    CLEANUP_FD int lock = open(work, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int r = lock < 0 || flock(lock, LOCK_EX) < 0 ? fail_errno(-errno, "%s", work) : 0;
     if (r == 0)
-        r = make_file_system(tree, size, work, &prepared->fd);
-    prepared->bytes = size;
-    char words[400];
+        r = prepare_in(work, kind, format, call, prepared);
     snprintf(words, sizeof(words), "%s", fail_text());
     int removed = remove_tree(AT_FDCWD, work);
-    if (r < 0)
-        return fail(r, "%s", words);
-    return removed;
+    if (interrupted)
+        raise(interrupted);
+    return r < 0 ? fail(r, "%s", words) : removed;
+}
+
+/* A tar as Unix version 7 wrote it has no magic: the sum of its header's bytes stands in it. */
+static bool has_tar_sum(const unsigned char head[512])
+{
+    unsigned sum = 8 * ' ';
+    for (unsigned i = 0; i < 512; i++)
+        sum += i >= 148 && i < 156 ? 0 : head[i];
+    char text[9] = {0};
+    memcpy(text, head + 148, 8);
+    return head[0] != '\0' && strspn(text, " 01234567") >= 6 && strtoul(text, NULL, 8) == sum;
 }
 
 /* A tar has "ustar" at byte 257 of its first header; a compressed one begins as its compressor's files do. */
@@ -190,30 +291,45 @@ static bool is_archive(int fd)
                    "7zXZ\0"},
                   {0, 4, "\x28\xb5\x2f\xfd"},
                   {0, 3, "BZh"}};
-    char head[512] = {0};
+    unsigned char head[512] = {0};
     if (pread(fd, head, sizeof(head), 0) <= 0)
         return false;
     for (unsigned i = 0; i < ARRAY_SIZE(magics); i++)
         if (memcmp(head + magics[i].at, magics[i].magic, magics[i].length) == 0)
             return true;
-    return false;
+    return has_tar_sum(head);
 }
 
-int source_prepare(const char *path, uint64_t size, struct prepared *ret_prepared)
+static int check_disk(const char *path, const struct prepared *prepared)
 {
+    if (prepared->bytes == 0 || prepared->bytes % 512 != 0)
+        return fail(-EINVAL, "%s: %llu bytes are not a disk, which has a multiple of 512 (is it truncated?)",
+                    path, (unsigned long long)prepared->bytes);
+    return 0;
+}
+
+int source_prepare(const struct call *call, struct prepared *ret_prepared)
+{
+    const char *path = call->arguments[0];
     struct prepared prepared = {.fd = -1};
     struct stat status;
-    CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+    CLEANUP_FD int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &status) < 0)
         return fail_errno(-errno, "%s", path);
-    bool archive = S_ISREG(status.st_mode) && is_archive(fd);
-    if (S_ISDIR(status.st_mode) || archive) {
-        int r = prepare_tree(path, !archive, size, &prepared);
+    const char *format = S_ISREG(status.st_mode) ? disk_format(fd) : NULL;
+    bool archive = S_ISREG(status.st_mode) && !format && is_archive(fd);
+    if (S_ISDIR(status.st_mode) || archive || format) {
+        enum source_kind kind = archive ? SOURCE_ARCHIVE : format ? SOURCE_FORMAT : SOURCE_FOLDER;
+        int r = prepare_by_work(kind, format, call, &prepared);
+        if (r == 0)
+            r = check_disk(path, &prepared);
         if (r == 0)
             *ret_prepared = prepared;
+        else
+            cleanup_fd(&prepared.fd);
         return r;
     }
-    if (size != 0)
+    if (call->size != 0)
         return fail(-EINVAL, "--size is for a tar, a directory or an OCI image; %s has its own", path);
     if (S_ISBLK(status.st_mode)) {
         prepared.kind = "block device";
@@ -226,9 +342,9 @@ int source_prepare(const char *path, uint64_t size, struct prepared *ret_prepare
     } else {
         return fail(-EINVAL, "%s: neither a file, a block device nor a directory", path);
     }
-    if (prepared.bytes == 0 || prepared.bytes % 512 != 0)
-        return fail(-EINVAL, "%s: %llu bytes are not a disk, which has a multiple of 512 (is it truncated?)",
-                    path, (unsigned long long)prepared.bytes);
+    int r = check_disk(path, &prepared);
+    if (r < 0)
+        return r;
     prepared.fd = fd_steal(&fd);
     *ret_prepared = prepared;
     return 0;
