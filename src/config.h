@@ -1,7 +1,7 @@
 /*
  * What to run: one structure, filled from the command line (config_args.c) or from JSON with the keys of
- * Firecracker's configuration file (config_json.c), and checked in one place. Options and keys of a device are
- * its kind's (devices.h).
+ * Firecracker's configuration file (config_json.c), and checked in one place. Options and keys of a device
+ * are its kind's (devices.h).
  */
 #pragma once
 

@@ -9,10 +9,11 @@
 struct config_key {
     const char *name;
     json_type type; /* JSON_TRUE: any boolean */
-    /* Puts the value into `config`; -EINVAL with a message. NULL: the value changes nothing, or is looked at by
-     * who takes the object. */
+    /* Puts the value into `config`; -EINVAL with a message. NULL: the value changes nothing, or is looked at
+     * by who takes the object. */
     int (*take)(struct config *config, const json_t *value);
-    /* Why the key is refused, unless its value asks for nothing: empty, false or "None". NULL: it is taken. */
+    /* Why the key is refused, unless its value asks for nothing: empty, false or "None". NULL: it is
+     * taken. */
     const char *refusal;
 };
 

@@ -20,8 +20,8 @@ struct device_kind {
     /* How many of them `config` has. */
     unsigned (*count)(const struct config *config);
 
-    /* Makes number `index` of them and opens what it needs; there is no VM yet. Loop thread. Negative errno with
-     * a message. */
+    /* Makes number `index` of them and opens what it needs; there is no VM yet. Loop thread. Negative errno
+     * with a message. */
     int (*make)(struct loop *loop, const struct config *config, unsigned index,
                 struct virtio_device **ret_device);
 

@@ -241,7 +241,8 @@ static int watch_signals(struct machine *machine)
     signal(SIGXFSZ, SIG_IGN); /* so is a disk that may not become so long (ulimit -f) */
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
         struct sigaction was;
-        /* Who started us said that it is not to end us: nohup does, and a shell that starts a job with "&". */
+        /* Who started us said that it is not to end us: nohup does, and a shell that starts a job with
+         * "&". */
         if (sigaction(numbers[i], NULL, &was) == 0 && was.sa_handler == SIG_IGN)
             continue;
         ev_signal_init(&machine->signals[i], signalled, numbers[i]);

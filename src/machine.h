@@ -63,7 +63,8 @@ void machine_resume(struct machine *machine);
 /* The first reason counts. `message` is said when the console's last output is out. */
 void machine_end(struct machine *machine, enum machine_status status, const char *message);
 
-/* Other rate limits for network card `index` of a started machine; they were checked. NULL leaves one as it is. */
+/* Other rate limits for network card `index` of a started machine; they were checked. NULL leaves one as it
+ * is. */
 void machine_limit_net(struct machine *machine, unsigned index, const struct rate_limiter_config *rx,
                        const struct rate_limiter_config *tx);
 

@@ -156,14 +156,14 @@ int open_noatime(int dir, const char *path, int flags);
  */
 int fd_own_description(int fd, int mode);
 
-/* Opens a file to be read: not a folder, a device or a FIFO, which would be waited for. -EINVAL or what open(2)
- * says, with a message that begins with `what` and the path. */
+/* Opens a file to be read: not a folder, a device or a FIFO, which would be waited for. -EINVAL or what
+ * open(2) says, with a message that begins with `what` and the path. */
 int open_input_file(const char *what, const char *path, int *ret_fd);
 
 /*
  * For a file that another process has locked: waits 10 ms and returns true if the caller should try again,
- * for a second in all. A killed process's lock may linger that long: files that its ring used are closed after
- * its end. `*attempts` is 0 at first.
+ * for a second in all. A killed process's lock may linger that long: files that its ring used are closed
+ * after its end. `*attempts` is 0 at first.
  */
 bool lock_again(unsigned *attempts);
 

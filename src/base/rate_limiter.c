@@ -8,12 +8,12 @@
 #define SIZE_LIMIT    (UINT64_C(1) << 63)
 #define REFILL_MAX_MS (UINT64_C(366) * 24 * 3600 * 1000)
 
-/* What a bucket takes in beyond its size for a request that is released late: so much of time. Longer than any
- * delay of the loop, and too short to make a burst of. */
+/* What a bucket takes in beyond its size for a request that is released late: so much of time. Longer than
+ * any delay of the loop, and too short to make a burst of. */
 #define LATE_MAX_NS (100 * NS_PER_MS)
 
-/* How long after a release that stays there for the requests behind the released one: time enough to ask, in the same
- * turn of the loop. */
+/* How long after a release that stays there for the requests behind the released one: time enough to ask, in
+ * the same turn of the loop. */
 #define LATE_KEPT_NS (10 * NS_PER_MS)
 
 static bool limits(const struct token_bucket_config *config)

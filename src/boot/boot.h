@@ -40,8 +40,8 @@ int boot_cmdline(const struct boot_config *config, char ret_line[BOOT_CMDLINE_SI
 
 /*
  * Loads kernel, initrd, command line, PVH start info and memory map, MP table and ACPI tables into `mem`.
- * -ENOEXEC not a kernel this can start (with a message that say which kind is missing what), -EFBIG does not fit
- * the guest's memory, -EINVAL the initrd is no regular file, -E2BIG command line too long, -EINVAL too many
- * CPUs for the tables, read errors as they are.
+ * -ENOEXEC not a kernel this can start (with a message that say which kind is missing what), -EFBIG does not
+ * fit the guest's memory, -EINVAL the initrd is no regular file, -E2BIG command line too long, -EINVAL too
+ * many CPUs for the tables, read errors as they are.
  */
 int boot_load(const struct boot_config *config, const struct guest_mem *mem, struct boot_entry *ret_entry);

@@ -11,8 +11,8 @@ struct kernel_source {
     uint64_t length; /* as it was when looked at; a file may shrink or change at any time since */
 };
 
-/* Copies [offset, offset + length) of the source to `to`: 0, or -errno with a message; -ENOEXEC the source ends
- * early. */
+/* Copies [offset, offset + length) of the source to `to`: 0, or -errno with a message; -ENOEXEC the source
+ * ends early. */
 int kernel_source_read(const struct kernel_source *source, uint64_t offset, void *to, uint64_t length);
 
 struct elf_image {

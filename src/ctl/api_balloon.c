@@ -1,4 +1,5 @@
-/* The balloon, by Firecracker's requests and with its words. A machine has one even if no request asked for it. */
+/* The balloon, by Firecracker's requests and with its words. A machine has one even if no request asked for
+ * it. */
 #include "ctl/api.h"
 
 #include "dev/virtio_balloon.h"

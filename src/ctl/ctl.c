@@ -65,8 +65,8 @@ static const char *ending_words(const struct ctl *ctl)
     return ctl->config.socket_path ? "RunWithApiError error: " : "RunWithoutApiError error: ";
 }
 
-/* An error of the configuration file. `kind` and `words` are what requests are told, where Firecracker says it
- * in other words for a file. */
+/* An error of the configuration file. `kind` and `words` are what requests are told, where Firecracker says
+ * it in other words for a file. */
 static void file_fault(const struct ctl *ctl, const char *path, int error, const char *kind,
                        const char *words)
 {

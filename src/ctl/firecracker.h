@@ -31,8 +31,8 @@ void firecracker_say(const char *id, const char *format, ...) __attribute__((for
 
 /*
  * Takes the signals that Firecracker handles, once, after machine_new(). One that a process sent comes to
- * `sent` on the loop's thread; a fault of this program ends it at once, with Firecracker's status. -errno with
- * a message.
+ * `sent` on the loop's thread; a fault of this program ends it at once, with Firecracker's status. -errno
+ * with a message.
  */
 int firecracker_watch_signals(struct loop *loop, void (*sent)(void *context, int number), void *context);
 

@@ -45,8 +45,8 @@ struct http_config {
 
 int http_server_new(struct loop *loop, const struct http_config *config, struct http_server **ret_server);
 
-/* Writes what answers there are, without waiting, and closes everything. Not from a handler. The memory of the server
- * is given back in the loop's next turn. */
+/* Writes what answers there are, without waiting, and closes everything. Not from a handler. The memory of
+ * the server is given back in the loop's next turn. */
 void http_server_free(struct http_server *server);
 
 struct http_answer {

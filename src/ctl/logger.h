@@ -20,8 +20,8 @@ struct logger {
     uint64_t missed, limited;
 };
 
-/* One place in the code that logs; made by logger_say_limited(). Ten lines in five seconds, as Firecracker has
- * it. */
+/* One place in the code that logs; made by logger_say_limited(). Ten lines in five seconds, as Firecracker
+ * has it. */
 struct logger_site {
     uint64_t window;
     unsigned lines;

@@ -74,7 +74,8 @@ static int absolute(const char *path, char **ret_path)
     return 0;
 }
 
-/* Which file is at `path`; nothing is changed if there is none. Some file systems do not tell when it was made. */
+/* Which file is at `path`; nothing is changed if there is none. Some file systems do not tell when it was
+ * made. */
 static void identify(const char *path, struct control_socket *ret_socket)
 {
     struct statx status;

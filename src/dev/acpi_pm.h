@@ -1,5 +1,5 @@
-/* The ACPI registers of a hardware-reduced machine (ACPI 6.4, 4.8.3.6 and .7): sleep, reset, and which event the
- * generic event device reports (the power button). */
+/* The ACPI registers of a hardware-reduced machine (ACPI 6.4, 4.8.3.6 and .7): sleep, reset, and which event
+ * the generic event device reports (the power button). */
 #pragma once
 
 #include "base/state.h"

@@ -21,8 +21,8 @@
 
 struct bus;
 
-/* On vCPU threads, several at once: so a device answers from atomics, or under a lock of its own that it holds
- * over no wait and no callback. `length` is 1, 2, 4 or 8 bytes, inside the range. Both required. */
+/* On vCPU threads, several at once: so a device answers from atomics, or under a lock of its own that it
+ * holds over no wait and no callback. `length` is 1, 2, 4 or 8 bytes, inside the range. Both required. */
 struct bus_ops {
     uint64_t (*read)(void *device, uint64_t offset, unsigned length);
     void (*write)(void *device, uint64_t offset, unsigned length, uint64_t value);
@@ -47,10 +47,10 @@ int bus_add(struct bus *bus, enum vcpu_space space, uint64_t base, uint64_t size
             void *device);
 
 /*
- * Before the vCPUs run: the guest's writes to the four bytes at `address` need not exit. They reach the device's
- * write(), on the loop thread, at the next bus_drain_coalesced(); or at once, on the vCPU's thread, where KVM has
- * no room or cannot coalesce. For a register whose effect matters only at that point. Negative errno with message
- * from KVM.
+ * Before the vCPUs run: the guest's writes to the four bytes at `address` need not exit. They reach the
+ * device's write(), on the loop thread, at the next bus_drain_coalesced(); or at once, on the vCPU's thread,
+ * where KVM has no room or cannot coalesce. For a register whose effect matters only at that point. Negative
+ * errno with message from KVM.
  */
 int bus_coalesce_mmio(struct bus *bus, gpa_t address);
 

@@ -63,8 +63,8 @@ static void update_interrupt(struct console *console)
         irq_raise(&console->irq, due & ~pending);
 }
 
-/* A terminal is read while the guest does not listen, too: Ctrl-A must end a guest that hangs before its console is
- * up. Input that does not fit is then dropped. */
+/* A terminal is read while the guest does not listen, too: Ctrl-A must end a guest that hangs before its
+ * console is up. Input that does not fit is then dropped. */
 static bool input_may_start(const struct console *console)
 {
     if (!uart_listens(&console->uart))
@@ -102,7 +102,7 @@ static bool transmit(struct console *console, uint8_t byte)
     return console->output_state != before;
 }
 
-/* --- registers: vCPU threads. Wider accesses are as many of one byte, lowest first, as on the ISA bus. --- */
+/* --- registers: vCPU threads. Wider ones are several of one byte, lowest first, as on the ISA bus. --- */
 
 static uint64_t console_read(void *opaque, uint64_t offset, unsigned length)
 {

@@ -4,10 +4,10 @@
  *   THR write ──► output ring ──► loop: one write of all there is ──► output_fd
  *   RBR read  ◄── the UART's received[] ◄── loop: read, as much as there is room ◄── input_fd
  *
- * vCPU threads and the loop share the UART and the ring under one lock, which is held for a register access, and
- * over no wait. The loop is woken once per line or per millisecond of output, not per character. A reader that does
- * not drain makes characters drop, counted; the guest never waits for it. Input is taken from the host only when the
- * guest listens (uart_listens) and while the UART has room.
+ * vCPU threads and the loop share the UART and the ring under one lock, which is held for a register access,
+ * and over no wait. The loop is woken once per line or per millisecond of output, not per character. A reader
+ * that does not drain makes characters drop, counted; the guest never waits for it. Input is taken from the
+ * host only when the guest listens (uart_listens) and while the UART has room.
  */
 #pragma once
 
@@ -34,14 +34,15 @@ int console_attach(struct console *console, struct bus *bus, struct irq_lines *l
 /* Called on the loop thread. */
 typedef void console_done(void *context);
 
-/* No input is taken until the resume: it stays in the kernel. done(context) is called, now or later, when no read is
- * in flight. Output goes on. Loop thread; once until the resume. */
+/* No input is taken until the resume: it stays in the kernel. done(context) is called, now or later, when no
+ * read is in flight. Output goes on. Loop thread; once until the resume. */
 void console_quiesce(struct console *console, console_done *done, void *context);
 void console_resume(struct console *console);
 
 /*
- * At the end, when the guest's last characters are in. They are written, for a second at most to a reader that does
- * not drain. Then, now or in a later turn of the loop, nothing is in flight, and done(context) is called. Loop thread.
+ * At the end, when the guest's last characters are in. They are written, for a second at most to a reader
+ * that does not drain. Then, now or in a later turn of the loop, nothing is in flight, and done(context) is
+ * called. Loop thread.
  */
 void console_close(struct console *console, console_done *done, void *context);
 
@@ -56,10 +57,10 @@ struct console_losses {
 };
 void console_losses(struct console *console, struct console_losses *ret_losses);
 
-/* True once the guest's kernel has said that it panicked, and nothing has come after that (panic_watch.h). Any
- * thread. */
+/* True once the guest's kernel has said that it panicked, and nothing has come after that (panic_watch.h).
+ * Any thread. */
 bool console_saw_panic(struct console *console);
 
-/* The UART and what the panic watch knows; the owner is the struct console. While the vCPUs are parked and the
- * console is quiet. */
+/* The UART and what the panic watch knows; the owner is the struct console. While the vCPUs are parked and
+ * the console is quiet. */
 extern const struct state_part console_state;

@@ -2,10 +2,10 @@
  * A disk: what virtio-blk reads from and writes to. One file per kind: disk_file.c (regular files and block
  * devices), disk_cas.c (volumes and images of the store).
  *
- * Opening a disk waits for locks and files and knows no loop, so any thread may do it. Everything else runs on
- * the loop thread, after disk_attach(). Every operation is asynchronous: it completes by disk_io.done, later or
- * before the call returns, never blocks the loop, and the memory of the disk_io and of what its iovecs point at
- * stays untouched by others until then. Many are in flight at once, in any order.
+ * Opening a disk waits for locks and files and knows no loop, so any thread may do it. Everything else runs
+ * on the loop thread, after disk_attach(). Every operation is asynchronous: it completes by disk_io.done,
+ * later or before the call returns, never blocks the loop, and the memory of the disk_io and of what its
+ * iovecs point at stays untouched by others until then. Many are in flight at once, in any order.
  */
 #pragma once
 

@@ -6,10 +6,10 @@
  *   read     lookup -> descriptor of the object, verified at first use (disk_cas_objects.c) -> readv
  *   write    writev to the delta -> its pages are marked
  *   discard  a hole is punched into the delta -> its pages are marked
- *   flush    fdatasync of the delta -> the map's blocks that changed -> fdatasync of the map (disk_cas_flush.c)
+ *   flush    fdatasync of the delta -> the map's changed blocks -> fdatasync of the map (disk_cas_flush.c)
  *
- * A write of a part of a page that is not in the delta is a read-modify-write (disk_cas_rmw.c). Guests are told
- * that 4096 bytes are the physical sector, and most of them never cause one.
+ * A write of a part of a page that is not in the delta is a read-modify-write (disk_cas_rmw.c). Guests are
+ * told that 4096 bytes are the physical sector, and most of them never cause one.
  */
 #include "dev/disk_cas.h"
 #include "dev/disk_cas_internal.h"

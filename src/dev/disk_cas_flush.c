@@ -1,5 +1,5 @@
-/* A flush, in the steps of store/volume.h: the delta, the descriptors of its name, the map's blocks, the map. A
- * round serves all flushes that came before it began. */
+/* A flush, in the steps of store/volume.h: the delta, the descriptors of its name, the map's blocks, the map.
+ * A round serves all flushes that came before it began. */
 #include "base/log.h"
 #include "dev/disk_cas_internal.h"
 

@@ -1,5 +1,5 @@
-/* What the parts of a disk in the store share: disk_cas.c (reading, writing, opening), disk_cas_rmw.c (writes of
- * parts of pages), disk_cas_flush.c, disk_cas_objects.c (objects' descriptors). */
+/* What the parts of a disk in the store share: disk_cas.c (reading, writing, opening), disk_cas_rmw.c (writes
+ * of parts of pages), disk_cas_flush.c, disk_cas_objects.c (objects' descriptors). */
 #pragma once
 
 #include "dev/disk_ranges.h"
@@ -8,9 +8,9 @@
 /* --- disk_cas_objects.c --- */
 
 /*
- * Descriptors of objects, opened at first use and kept: one table for all disks of the process, so that a disk
- * with many objects in use gets more of them than one with few. With 2 MiB each, 4,096 are the working set of
- * most guests; the limit of open files is raised for them when a disk is opened, and asked first.
+ * Descriptors of objects, opened at first use and kept: one table for all disks of the process, so that a
+ * disk with many objects in use gets more of them than one with few. With 2 MiB each, 4,096 are the working
+ * set of most guests; the limit of open files is raised for them when a disk is opened, and asked first.
  */
 #define OBJECT_FILES_MAX 4096u
 
@@ -28,9 +28,9 @@ void disk_objects_attach(struct disk_objects *objects, struct loop *loop);
 void disk_objects_free(struct disk_objects *objects);
 
 /*
- * The descriptor of an object that is known to be good: 1 and *ret_fd, for an operation that is started before
- * this is called again. 0: `io` waits, and disk_cas_resume() will be called for it. Or a negative errno: for
- * -EMFILE, -ENFILE and -ENOMEM the next request tries again, every other error lasts.
+ * The descriptor of an object that is known to be good: 1 and *ret_fd, for an operation that is started
+ * before this is called again. 0: `io` waits, and disk_cas_resume() will be called for it. Or a negative
+ * errno: for -EMFILE, -ENFILE and -ENOMEM the next request tries again, every other error lasts.
  */
 int disk_objects_get(struct disk_objects *objects, uint32_t object, struct disk_io *io, int *ret_fd);
 
@@ -63,18 +63,19 @@ void disk_cas_read(struct disk *disk, struct disk_io *io);
 /* A read that waited for an object: 0, and it asks again; or an error, which ends it. */
 void disk_cas_resume(struct disk_io *io, int result);
 
-/* A write or discard, alone on its pages if disk_cas_needs_rmw(): the operation on the delta begins, or it ends
- * with an error. */
+/* A write or discard, alone on its pages if disk_cas_needs_rmw(): the operation on the delta begins, or it
+ * ends with an error. */
 void disk_cas_change(struct disk_io *io);
 void disk_cas_change_end(struct disk_io *io, int result);
 
 /* --- disk_cas_rmw.c --- */
 
-/* Whether the write or discard `io` changes a part of a page that is not in the delta: *ret_page is the first. */
+/* Whether the write or discard `io` changes a part of a page that is not in the delta: *ret_page is the
+ * first. */
 bool disk_cas_needs_rmw(const struct disk_cas *cas, const struct disk_io *io, uint64_t *ret_page);
 
-/* Copies these pages to the delta, one after the other; then disk_cas_change(io), or disk_cas_change_end() with
- * an error. */
+/* Copies these pages to the delta, one after the other; then disk_cas_change(io), or disk_cas_change_end()
+ * with an error. */
 void disk_cas_rmw(struct disk_cas *cas, struct disk_io *io);
 
 /* --- disk_cas_flush.c --- */

@@ -1,7 +1,7 @@
 /*
- * Read-modify-write: a write or discard of a part of a page that is not in the delta. The rest of the page has to
- * be there first, so the whole page is copied from where it is to the delta; then the request goes on as any
- * other.
+ * Read-modify-write: a write or discard of a part of a page that is not in the delta. The rest of the page
+ * has to be there first, so the whole page is copied from where it is to the delta; then the request goes on
+ * as any other.
  *
  *   waiting   for the writes that are in flight on its pages (disk_ranges.h)
  *   RMW_READ  the page, into our buffer

@@ -14,9 +14,9 @@
 struct disk_file {
     struct disk disk;
     int fd;
-    /* With `direct`, requests that O_DIRECT cannot do (unaligned buffers, parts of blocks) go through the page
-     * cache by a second description of the file, alone on their pages. A direct write afterwards has the kernel
-     * write those pages and drop them first. -1 without `direct`. */
+    /* With `direct`, requests that O_DIRECT cannot do (unaligned buffers, parts of blocks) go through the
+     * page cache by a second description of the file, alone on their pages. A direct write afterwards has the
+     * kernel write those pages and drop them first. -1 without `direct`. */
     int cached_fd;
     uint32_t memory_align, offset_align; /* what O_DIRECT takes */
     struct disk_ranges ranges;           /* used with `direct` only */
@@ -65,8 +65,8 @@ static void start_write(struct disk_io *io)
         loop_writev(io->disk->loop, &io->op, fd, io->iov, io->iov_count, offset);
 }
 
-/* True if the operation is over, `*result` as it is for done(). A file that ends early (it was truncated after it
- * was opened) is an I/O error. */
+/* True if the operation is over, `*result` as it is for done(). A file that ends early (it was truncated
+ * after it was opened) is an I/O error. */
 static bool is_over(struct disk_io *io, int *result)
 {
     if (*result == -EINTR)

@@ -1,7 +1,8 @@
 /*
  * Which writes of a disk may be in flight beside each other. Most run side by side, also where they overlap:
- * that is the driver's own affair. A read-modify-write also puts back bytes that its driver did not send, so it
- * runs alone on its range: it waits for what is in flight there, and what comes for that range waits for it.
+ * that is the driver's own affair. A read-modify-write also puts back bytes that its driver did not send, so
+ * it runs alone on its range: it waits for what is in flight there, and what comes for that range waits for
+ * it.
  *
  * Loop thread.
  */
@@ -17,9 +18,9 @@ struct disk_ranges {
 };
 
 /*
- * Before a write: true if it may begin on bytes [start, end), and disk_ranges_leave() ends it. False: it waits,
- * and disk_ranges_leave() of another one starts it again, from the beginning; or it failed for want of memory
- * and done() was called.
+ * Before a write: true if it may begin on bytes [start, end), and disk_ranges_leave() ends it. False: it
+ * waits, and disk_ranges_leave() of another one starts it again, from the beginning; or it failed for want of
+ * memory and done() was called.
  */
 bool disk_ranges_enter(struct disk_ranges *ranges, struct disk_io *io, uint64_t start, uint64_t end,
                        bool alone);

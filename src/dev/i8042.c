@@ -2,10 +2,10 @@
 #include "vcpu/layout.h"
 
 /*
- * Status: output buffer always full, input buffer empty. Linux drains the output buffer before it believes in a
- * controller, and gives up at once on one that never empties (drivers/input/serio/i8042.c, i8042_flush). One that
- * stays silent costs it five time-outs of half a second. Its reboot waits for an empty input buffer (kb_wait in
- * arch/x86/kernel/reboot.c), 131 ms if that never comes, as on an open bus.
+ * Status: output buffer always full, input buffer empty. Linux drains the output buffer before it believes in
+ * a controller, and gives up at once on one that never empties (drivers/input/serio/i8042.c, i8042_flush).
+ * One that stays silent costs it five time-outs of half a second. Its reboot waits for an empty input buffer
+ * (kb_wait in arch/x86/kernel/reboot.c), 131 ms if that never comes, as on an open bus.
  */
 #define I8042_STATUS 0x01u
 

@@ -1,4 +1,5 @@
-/* The i8042 keyboard controller, without a keyboard: only the line that resets the machine. It has no state. */
+/* The i8042 keyboard controller, without a keyboard: only the line that resets the machine. It has no
+ * state. */
 #pragma once
 
 #include "dev/bus.h"

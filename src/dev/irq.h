@@ -1,18 +1,19 @@
 /*
  * Interrupt lines that devices raise themselves (KVM_IRQ_LINE; design section 1).
  *
- * Lines are edge-triggered, as message-signalled interrupts are. A source makes one edge when it has something
- * new to say, and no level has to be taken back. A guest pays less for an edge. For a level Linux reads a
- * register of its APIC, which is an exit (arch/x86/kernel/apic/io_apic.c, ioapic_ack_level), and KVM must see
- * the end of the interrupt, which is another; the end of an edge's interrupt stays in the guest
+ * Lines are edge-triggered, as message-signalled interrupts are. A source makes one edge when it has
+ * something new to say, and no level has to be taken back. A guest pays less for an edge. For a level Linux
+ * reads a register of its APIC, which is an exit (arch/x86/kernel/apic/io_apic.c, ioapic_ack_level), and KVM
+ * must see the end of the interrupt, which is another; the end of an edge's interrupt stays in the guest
  * (KVM_FEATURE_PV_EOI). Together 7 of 44 counted us of a disk request.
  *
  * A source's pending bits are one atomic word of the device. The device sets bits (irq_raise); a vCPU thread
  * clears them when the guest acknowledges (irq_ack). Neither waits for the other. Sources can share a line.
  *
- * A device in the kernel (vhost) has its line alone. Its interrupts come by one irqfd, and irq_raise() signals
- * the same eventfd. KVM raises and lowers an irqfd's line in one step. An irqfd on a line that KVM_IRQ_LINE left
- * up makes no edge, and the interrupt is lost (seen on Linux 6.18). So the two kinds are never mixed on a line.
+ * A device in the kernel (vhost) has its line alone. Its interrupts come by one irqfd, and irq_raise()
+ * signals the same eventfd. KVM raises and lowers an irqfd's line in one step. An irqfd on a line that
+ * KVM_IRQ_LINE left up makes no edge, and the interrupt is lost (seen on Linux 6.18). So the two kinds are
+ * never mixed on a line.
  */
 #pragma once
 

@@ -7,7 +7,8 @@ static bool starts_with(const char *text, const char *start)
     return strncmp(text, start, strlen(start)) == 0;
 }
 
-/* Behind a time as printk writes it, "[   12.345678] ", and what else it has in brackets; NULL if there is none. */
+/* Behind a time as printk writes it, "[   12.345678] ", and what else it has in brackets; NULL if there is
+ * none. */
 static const char *after_time(const char *text)
 {
     size_t digits = strspn(text + 1, " 0123456789.");
@@ -19,7 +20,8 @@ static const char *after_time(const char *text)
     return text[0] == ' ' ? text + 1 : NULL;
 }
 
-/* What the kernel says in `line`: behind a time, wherever that is (a prompt may stand before it), or all of it. */
+/* What the kernel says in `line`: behind a time, wherever that is (a prompt may stand before it), or all of
+ * it. */
 static const char *kernel_message(const char *line, bool *ret_with_time)
 {
     *ret_with_time = false;

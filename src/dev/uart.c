@@ -69,7 +69,8 @@ uint32_t uart_interrupts(const struct uart *uart)
 
 /* --- reading --- */
 
-/* The highest interrupt that is due. Reading it as the THRE interrupt's takes that one back (PC16550D, 8.6.6). */
+/* The highest interrupt that is due. Reading it as the THRE interrupt's takes that one back (PC16550D,
+ * 8.6.6). */
 static uint8_t read_iir(struct uart *uart)
 {
     uint8_t fifos = uart->fcr & UART_FCR_ENABLE_FIFO ? 0xc0 : 0;

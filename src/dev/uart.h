@@ -1,13 +1,13 @@
 /*
- * A 16550A's registers: what the guest's console driver reads and writes, and which interrupts follow from it.
- * Plain memory without a thread, a lock or a descriptor: console.h puts them around it.
+ * A 16550A's registers: what the guest's console driver reads and writes, and which interrupts follow from
+ * it. Plain memory without a thread, a lock or a descriptor: console.h puts them around it.
  *
  *   uart_receive() ──► received[] ──► the receive FIFO, 16 bytes ──► RBR          the guest reads
  *                                     THR ──► uart_write() returns the character  the guest writes
  *
- * The transmitter is always empty. The receive FIFO is filled again only after the guest has seen it empty (in LSR,
- * or in IIR as no interrupt). So each 16 bytes make an edge of the interrupt line of their own. A driver that leaves
- * its handler with input still to come, as Linux does after 512 rounds, is called again.
+ * The transmitter is always empty. The receive FIFO is filled again only after the guest has seen it empty
+ * (in LSR, or in IIR as no interrupt). So each 16 bytes make an edge of the interrupt line of their own. A
+ * driver that leaves its handler with input still to come, as Linux does after 512 rounds, is called again.
  */
 #pragma once
 
@@ -32,7 +32,8 @@ struct uart {
 
 void uart_reset(struct uart *uart);
 
-/* The guest reads or writes one byte of register `reg`. A write returns the character that goes out, or -1. */
+/* The guest reads or writes one byte of register `reg`. A write returns the character that goes out, or
+ * -1. */
 uint8_t uart_read(struct uart *uart, unsigned reg);
 int uart_write(struct uart *uart, unsigned reg, uint8_t value);
 
@@ -40,8 +41,8 @@ int uart_write(struct uart *uart, unsigned reg, uint8_t value);
 size_t uart_receive(struct uart *uart, const uint8_t *bytes, size_t length);
 size_t uart_room(const struct uart *uart);
 
-/* True if the driver wants input: RTS or the receive interrupt is on. A driver sets them after it has cleared the
- * FIFO, so that what was typed before is not lost. */
+/* True if the driver wants input: RTS or the receive interrupt is on. A driver sets them after it has cleared
+ * the FIFO, so that what was typed before is not lost. */
 bool uart_listens(const struct uart *uart);
 
 /* The interrupts that are due, UART_IRQ_.... */

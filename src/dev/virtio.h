@@ -5,23 +5,23 @@
  *   vCPU threads                                       loop thread
  *   Every register but Status is a word of ours,       Status writes, for which the vCPU waits: the core
  *   written and read in place.                         checks features, starts queues, resets the device.
- *   InterruptACK clears bits of InterruptStatus.       Kicks (eventfds that KVM signals) and the device's work.
+ *   InterruptACK clears bits of InterruptStatus.       Kicks (eventfds that KVM signals), the device's work.
  *
- * The core looks at the set-up registers only when the driver writes Status. The driver may write them only in
- * the states that the specification names. So a probe of sixty accesses comes to the loop five times.
+ * The core looks at the set-up registers only when the driver writes Status. The driver may write them only
+ * in the states that the specification names. So a probe of sixty accesses comes to the loop five times.
  *
  * An interrupt costs the guest no exit to this process. InterruptStatus lies in a page of ours that the guest
  * reads as memory (struct virtio_reg_page). KVM keeps its InterruptACKs until the loop is about to raise the
- * line again (bus_drain_coalesced). Between those points an acknowledged bit may still read as 1. A guest that
- * handles an interrupt never sees a stale bit.
+ * line again (bus_drain_coalesced). Between those points an acknowledged bit may still read as 1. A guest
+ * that handles an interrupt never sees a stale bit.
  *
  * The states of a device, and what moves it (loop thread):
  *
  *              DRIVER_OK                 reset, fault, virtio_quiesce(), virtio_close()
- *     IDLE ───────────────► RUNNING ─────────────────────────────────────────────────► QUIESCING
- *      ▲                       ▲                                                           │ virtio_quiesced()
- *      │ reset, fault, close   │ virtio_resume()                                           ▼
- *      └───────────────────────┴──────────────────────────────────────────────────────── QUIET
+ *     IDLE ───────────────► RUNNING ──────────────────────────────────────────────────► QUIESCING
+ *      ▲                       ▲                                                            │
+ *      │ reset, fault, close   │ virtio_resume()                         virtio_quiesced()  ▼
+ *      └───────────────────────┴───────────────────────────────────────────────────────── QUIET
  *
  * QUIET keeps the queues where they are: a device can be saved, its disk replaced, and it goes on afterwards.
  */
@@ -43,8 +43,8 @@
 struct virtio_device;
 struct disk;
 
-/* Something that a device counts, for metrics: a uint64_t at `offset` of the device's own structure, whose first
- * member is the struct virtio_device. Loop thread. */
+/* Something that a device counts, for metrics: a uint64_t at `offset` of the device's own structure, whose
+ * first member is the struct virtio_device. Loop thread. */
 struct virtio_counter {
     const char *name, *help; /* "read_bytes"; a sentence */
     size_t offset;
@@ -62,14 +62,14 @@ struct virtio_ops {
      * this device alone (virtio_call_fd), and InterruptStatus always shows a used buffer. */
     bool in_kernel;
 
-    /* The device goes to work: after DRIVER_OK, and again after each virtio_resume(). The queues are ready and
-     * `device->features` are negotiated. Kicks of all ready queues follow a resume. Optional. */
+    /* The device goes to work: after DRIVER_OK, and again after each virtio_resume(). The queues are ready
+     * and `device->features` are negotiated. Kicks of all ready queues follow a resume. Optional. */
     void (*start)(struct virtio_device *device);
 
     /* Takes a chain that the driver offered in queue `q`. 0: the device has it, and gives it back by
-     * virtio_push() now or later. -EPROTO with a message: the driver broke the protocol. -EAGAIN: not now; the
-     * chain stays in the queue, and the device calls virtio_kick_again() when it can take it. `chain` and its
-     * parts are the core's and may be changed, but not kept. Required, unless `kicked` does without. */
+     * virtio_push() now or later. -EPROTO with a message: the driver broke the protocol. -EAGAIN: not now;
+     * the chain stays in the queue, and the device calls virtio_kick_again() when it can take it. `chain` and
+     * its parts are the core's and may be changed, but not kept. Required, unless `kicked` does without. */
     int (*take)(struct virtio_device *device, unsigned q, struct virtq_chain *chain);
 
     /* The driver kicked queue `q`, which is ready. Optional: without it the core calls virtio_take_chains().
@@ -77,8 +77,8 @@ struct virtio_ops {
     void (*kicked)(struct virtio_device *device, unsigned q);
 
     /* Stop working, and touch no guest memory any more: let what is in flight end, or cancel it. Results are
-     * pushed as usual. A chain that cannot end is given back by virtqueue_unpop(). Then call virtio_quiesced(),
-     * at once or later. No chain is taken after this until the next start(). Required. */
+     * pushed as usual. A chain that cannot end is given back by virtqueue_unpop(). Then call
+     * virtio_quiesced(), at once or later. No chain is taken after this until the next start(). Required. */
     void (*quiesce)(struct virtio_device *device);
 
     /* The driver writes to configuration space, inside its size. Optional: NULL and it is ignored. */
@@ -88,8 +88,8 @@ struct virtio_ops {
      * quiet. May wait for a disk. Optional: NULL where nothing of it is in our memory. */
     void (*write_back)(struct virtio_device *device);
 
-    /* The device's own state, beside the core's; the owner is the struct virtio_device. Saved and loaded while
-     * nothing is in flight. Optional. */
+    /* The device's own state, beside the core's; the owner is the struct virtio_device. Saved and loaded
+     * while nothing is in flight. Optional. */
     const struct state_part *parts;
     unsigned part_count;
 
@@ -107,7 +107,8 @@ struct virtio_queue_registers {
     _Atomic uint32_t desc[2], avail[2], used[2]; /* guest addresses, low and high half */
 };
 
-/* The driver's other words: written and read on vCPU threads, read on the loop thread when Status is written. */
+/* The driver's other words: written and read on vCPU threads, read on the loop thread when Status is
+ * written. */
 struct virtio_registers {
     _Atomic uint32_t device_features_select, driver_features_select, queue_select;
     /* By select. The last is of all selects beyond 1, where nothing is offered. */
@@ -185,8 +186,8 @@ struct virtio_device {
 
 /* ---- Making a device ---- */
 
-/* For devices, when they are made. `features` come on top of VERSION_1, EVENT_IDX and INDIRECT_DESC, which all
- * devices offer. The label is shortened if it is too long. -ENOMEM with a message. */
+/* For devices, when they are made. `features` come on top of VERSION_1, EVENT_IDX and INDIRECT_DESC, which
+ * all devices offer. The label is shortened if it is too long. -ENOMEM with a message. */
 int virtio_init(struct virtio_device *device, const struct virtio_ops *ops, struct loop *loop,
                 const char *label, uint64_t features);
 
@@ -253,18 +254,19 @@ void virtio_resume(struct virtio_device *device);
 void virtio_write_back(struct virtio_device *device);
 
 /*
- * The device's state as sections: of one that is quiet (virtio_quiesce), into one that was just attached and that
- * no driver has touched. Guest memory is loaded before. The device is then held: virtio_resume() sets it going.
- * Loading: -EBADMSG and -ENOTSUP as state_load() has them, -EINVAL if the state is not of such a device, all with
- * a message; then the device can only be closed.
+ * The device's state as sections: of one that is quiet (virtio_quiesce), into one that was just attached and
+ * that no driver has touched. Guest memory is loaded before. The device is then held: virtio_resume() sets it
+ * going. Loading: -EBADMSG and -ENOTSUP as state_load() has them, -EINVAL if the state is not of such a
+ * device, all with a message; then the device can only be closed.
  */
 int virtio_save(const struct virtio_device *device, struct state_writer *to);
 int virtio_load(struct virtio_device *device, struct state_reader from);
 
 /*
- * Ends the device: it is quiesced, freed, and then done(context) is called (NULL: nobody is told). Never before
- * this function returns, so it may be called from inside any handler of the device. The guest must not access
- * an attached device any more: its vCPUs are parked or have ended. NULL is nothing: done() is called at once.
+ * Ends the device: it is quiesced, freed, and then done(context) is called (NULL: nobody is told). Never
+ * before this function returns, so it may be called from inside any handler of the device. The guest must not
+ * access an attached device any more: its vCPUs are parked or have ended. NULL is nothing: done() is called
+ * at once.
  */
 void virtio_close(struct virtio_device *device, virtio_done *done, void *context);
 
@@ -275,8 +277,8 @@ void virtio_close(struct virtio_device *device, virtio_done *done, void *context
 int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label,
                    struct virtio_device **ret_device);
 
-/* Limits what a disk does from now on; `config` was checked (rate_limiter_check). Loop thread, at any time. And what was
- * held back so far. */
+/* Limits what a disk does from now on; `config` was checked (rate_limiter_check). Loop thread, at any time.
+ * And what was held back so far. */
 void virtio_blk_limit(struct virtio_device *device, const struct rate_limiter_config *config);
 const struct rate_limiter *virtio_blk_limiter(const struct virtio_device *device);
 

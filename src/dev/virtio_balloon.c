@@ -5,8 +5,9 @@
 #include <string.h>
 
 /*
- * The queues, as the specification numbers them. Older Linux numbers only those whose features it has accepted, so
- * that with reporting alone that queue is number 2. Which of the two a driver does shows when it sets the queues up.
+ * The queues, as the specification numbers them. Older Linux numbers only those whose features it has
+ * accepted, so that with reporting alone that queue is number 2. Which of the two a driver does shows when it
+ * sets the queues up.
  */
 enum role { INFLATE, DEFLATE, STATS, HINTING, REPORTING, QUEUES };
 
@@ -23,13 +24,15 @@ static const uint64_t feature_of[QUEUES] = {
 
 #define BALLOON_PAGE (UINT64_C(1) << VIRTIO_BALLOON_PFN_SHIFT) /* 4 KiB, whatever the guest's pages are */
 
-/* Page numbers in one chain: Windows' driver sends a page full of them, Linux's and FreeBSD's a quarter of that. */
+/* Page numbers in one chain: Windows' driver sends a page full of them, Linux's and FreeBSD's a quarter of
+ * that. */
 #define PFNS_MAX 1024u
 
 #define BALLOON_IOV_MAX 64u /* parts of a chain: Linux reports 32 */
 
-/* Chains in one turn of the loop. Linux has one in each queue at a time; the second look finds the queue empty, so that
- * it need not be kicked again. A report is at most 32 times 4 MiB, which take some 10 ms to discard in 4 KiB pages. */
+/* Chains in one turn of the loop. Linux has one in each queue at a time; the second look finds the queue
+ * empty, so that it need not be kicked again. A report is at most 32 times 4 MiB, which take some 10 ms to
+ * discard in 4 KiB pages. */
 #define BALLOON_BATCH 2u
 
 #define CONFIG_WORD(member) offsetof(struct virtio_balloon_config, member)
@@ -106,8 +109,8 @@ static int take_inflated(struct virtio_balloon *balloon, const struct virtq_chai
     return discard_pfns(balloon, pfns, count);
 }
 
-/* Free pages: each writable part is a range. A guest that checks its free pages for a pattern keeps them; zeros are
- * what it gets of us. */
+/* Free pages: each writable part is a range. A guest that checks its free pages for a pattern keeps them;
+ * zeros are what it gets of us. */
 static uint64_t discard_parts(struct virtio_balloon *balloon, const struct virtq_chain *chain)
 {
     uint64_t bytes = 0;
@@ -220,7 +223,8 @@ void virtio_balloon_set_stats(struct virtio_device *device, unsigned seconds)
 
 /* --- life --- */
 
-/* True if each queue that the driver has set up is one of the specification's for the features it accepted. */
+/* True if each queue that the driver has set up is one of the specification's for the features it
+ * accepted. */
 static bool is_numbered_as_specified(const struct virtio_device *device)
 {
     for (unsigned q = STATS; q < QUEUES; q++)

@@ -7,9 +7,9 @@
  *
  * What the driver names is discarded (guest_mem_discard): its next use reads zeros.
  *
- * Hinting has a race in Linux's driver: a guest that runs short of memory during a run takes pages back that it has
- * named and that are not discarded yet, and loses what it writes into them. Reporting has none. So a run starts only
- * when someone asks for it.
+ * Hinting has a race in Linux's driver: a guest that runs short of memory during a run takes pages back that
+ * it has named and that are not discarded yet, and loses what it writes into them. Reporting has none. So a
+ * run starts only when someone asks for it.
  *
  * All functions are for the loop thread.
  */
@@ -27,15 +27,17 @@ struct virtio_balloon_options {
 int virtio_balloon_new(struct loop *loop, const struct virtio_balloon_options *options,
                        struct virtio_device **ret_device);
 
-/* The balloon shall hold `target` bytes, in whole MiB. -EINVAL with a message if the guest has less memory. */
+/* The balloon shall hold `target` bytes, in whole MiB. -EINVAL with a message if the guest has less
+ * memory. */
 int virtio_balloon_set_target(struct virtio_device *device, uint64_t target);
 
-/* Statistics are asked for now and then every so many seconds; 0: no more. Without effect if the options had none. */
+/* Statistics are asked for now and then every so many seconds; 0: no more. Without effect if the options had
+ * none. */
 void virtio_balloon_set_stats(struct virtio_device *device, unsigned seconds);
 
-/* Starts a run of hinting. `acknowledge`: when the driver has named all, it may use these pages again at once;
- * otherwise it holds them until virtio_balloon_stop_hinting(). -EOPNOTSUPP with a message if the options had no
- * hinting, or without a driver that can. */
+/* Starts a run of hinting. `acknowledge`: when the driver has named all, it may use these pages again at
+ * once; otherwise it holds them until virtio_balloon_stop_hinting(). -EOPNOTSUPP with a message if the
+ * options had no hinting, or without a driver that can. */
 int virtio_balloon_start_hinting(struct virtio_device *device, bool acknowledge);
 void virtio_balloon_stop_hinting(struct virtio_device *device);
 

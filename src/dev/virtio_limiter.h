@@ -1,5 +1,5 @@
-/* A rate limiter (base/rate_limiter.h) of one virtqueue: a chain that must wait stays in the queue, and a timer of the
- * ring asks for it again at the nanosecond at which it may go. Loop thread. */
+/* A rate limiter (base/rate_limiter.h) of one virtqueue: a chain that must wait stays in the queue, and a
+ * timer of the ring asks for it again at the nanosecond at which it may go. Loop thread. */
 #pragma once
 
 #include "base/rate_limiter.h"
@@ -22,8 +22,8 @@ void virtio_limiter_init(struct virtio_limiter *limiter, struct virtio_device *d
 /* Other limits; `config` was checked (rate_limiter_check). At any time. */
 void virtio_limiter_set(struct virtio_limiter *limiter, const struct rate_limiter_config *config);
 
-/* For ops->take() and ops->kicked(): 0 the request of `bytes` may go, -EAGAIN (no message) it stays in the queue, which
- * is kicked when it may. */
+/* For ops->take() and ops->kicked(): 0 the request of `bytes` may go, -EAGAIN (no message) it stays in the
+ * queue, which is kicked when it may. */
 int virtio_limiter_wait(struct virtio_limiter *limiter, uint64_t bytes);
 static inline int virtio_limiter_take(struct virtio_limiter *limiter, uint64_t bytes)
 {

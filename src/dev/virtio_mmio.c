@@ -134,7 +134,8 @@ static void write_register(struct virtio_device *device, uint64_t offset, uint32
     uint32_t status = atomic_load(&device->reg_page->status);
     switch (offset) {
     case VIRTIO_MMIO_STATUS:
-        /* Waited for: what the write changes is read back, and a reset ends the use of the driver's memory. */
+        /* Waited for: what the write changes is read back, and a reset ends the use of the driver's
+         * memory. */
         bus_call(device->bus, &device->status_call, offset, sizeof(value), value);
         break;
     case VIRTIO_MMIO_QUEUE_NOTIFY:

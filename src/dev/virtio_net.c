@@ -1,6 +1,6 @@
 /*
- * virtio-net (virtio 1.2, 5.1): the device's life, its configuration space, and what ends at the backend of all that the
- * driver may set.
+ * virtio-net (virtio 1.2, 5.1): the device's life, its configuration space, and what ends at the backend of
+ * all that the driver may set.
  *
  *   transmit: a chain is a frame ──► header copied and checked ──► one write of the guest's own buffers
  *   receive:  one read waits in the ring, into the guest's own buffers, for 64 KiB of them (virtio_net_rx.c)

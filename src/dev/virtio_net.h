@@ -18,7 +18,8 @@ struct virtio_net_counters {
     uint64_t tx_failed;    /* the backend took them not */
 };
 
-/* A device not yet attached. It takes `backend` over when it succeeds. `label` names it: "net 0". Message on failure. */
+/* A device not yet attached. It takes `backend` over when it succeeds. `label` names it: "net 0". Message on
+ * failure. */
 int virtio_net_new(struct loop *loop, struct net_backend *backend, const struct virtio_net_options *options,
                    const char *label, struct virtio_device **ret_device);
 
@@ -26,7 +27,8 @@ int virtio_net_new(struct loop *loop, struct net_backend *backend, const struct 
 void virtio_net_set_link(struct virtio_device *device, bool up);
 
 struct virtio_net_observer {
-    /* The backend has failed (its link was removed). Nothing is received until virtio_net_retry(). Optional. */
+    /* The backend has failed (its link was removed). Nothing is received until virtio_net_retry().
+     * Optional. */
     void (*lost)(void *context);
     /* The device is being destroyed. Optional. */
     void (*closed)(void *context);
@@ -37,7 +39,8 @@ void virtio_net_observe(struct virtio_device *device, const struct virtio_net_ob
 /* The backend works again. */
 void virtio_net_retry(struct virtio_device *device);
 
-/* Asks the guest to tell its neighbours where it is, by gratuitous ARP (5.1.6.5.4). Also after virtio_load(), by itself. */
+/* Asks the guest to tell its neighbours where it is, by gratuitous ARP (5.1.6.5.4). Also after virtio_load(),
+ * by itself. */
 void virtio_net_announce(struct virtio_device *device);
 
 /* Other rate limits; they were checked. NULL leaves one as it is. */

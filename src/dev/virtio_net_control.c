@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-/* The longest command: two tables of the addresses that we keep, and as much again of those that we do not. */
+/* The longest command: two tables of the addresses that we keep, and as much again of those that we do
+ * not. */
 #define COMMAND_MAX 4096u
 
 /* The rest of a command, behind its header. */

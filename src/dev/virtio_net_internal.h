@@ -36,9 +36,10 @@ struct net_rx_chain {
 };
 
 /*
- * The receiving half of a pair. The window is what was popped and not yet used, in the order of the queue: room for the
- * largest frame, if the driver has offered that much. One read into the window is with the backend. What a frame leaves
- * of the window stays for the next one; at rest all of it goes back into the queue.
+ * The receiving half of a pair. The window is what was popped and not yet used, in the order of the queue:
+ * room for the largest frame, if the driver has offered that much. One read into the window is with the
+ * backend. What a frame leaves of the window stays for the next one; at rest all of it goes back into the
+ * queue.
  */
 struct net_rx {
     struct virtio_net *net;

@@ -145,8 +145,8 @@ static void drop(struct net_rx *rx)
     rx->net->counters.rx_dropped++;
 }
 
-/* A frame was longer than the window. It gets the rest of its room now, or waits for the driver; not for ever: if all
- * that the queue can hold is too little, it is dropped. */
+/* A frame was longer than the window. It gets the rest of its room now, or waits for the driver; not for
+ * ever: if all that the queue can hold is too little, it is dropped. */
 static int deliver_waiting(struct net_rx *rx)
 {
     uint64_t had = rx->bytes; /* where the read went on in the overflow */

@@ -1,4 +1,5 @@
-/* virtio-net, transmitting: each chain is a frame, sent with the guest's own buffers behind a header of ours. */
+/* virtio-net, transmitting: each chain is a frame, sent with the guest's own buffers behind a header of
+ * ours. */
 #include "dev/virtio_net_internal.h"
 
 #include <string.h>

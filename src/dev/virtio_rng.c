@@ -4,8 +4,8 @@
 #include <linux/virtio_ids.h>
 #include <sys/random.h>
 
-/* Bytes for one request, and buffers of one. Linux asks for 64 bytes in one buffer. The driver is told how many
- * bytes were filled. */
+/* Bytes for one request, and buffers of one. Linux asks for 64 bytes in one buffer. The driver is told how
+ * many bytes were filled. */
 #define RNG_BYTES_MAX 65536u
 #define RNG_IOV_MAX   16u
 
@@ -23,8 +23,8 @@ static uint32_t fill(const struct virtq_chain *chain)
     uint32_t written = 0;
     for (unsigned i = chain->readable; i < chain->readable + chain->writable; i++) {
         size_t part = MIN(chain->iov[i].iov_len, RNG_BYTES_MAX - written);
-        /* The kernel's generator is ready long before any VM, so this neither waits nor fails. A signal may cut
-         * a request of more than 256 bytes short. */
+        /* The kernel's generator is ready long before any VM, so this neither waits nor fails. A signal may
+         * cut a request of more than 256 bytes short. */
         ssize_t got = getrandom(chain->iov[i].iov_base, part, GRND_NONBLOCK);
         if (got > 0)
             written += (uint32_t)got;

@@ -1,5 +1,5 @@
-/* What of a virtio device goes into a snapshot: the driver's words, the queues' positions, and the device's own
- * parts. Host pointers are made again from the registers, with the checks that a driver's set-up gets. */
+/* What of a virtio device goes into a snapshot: the driver's words, the queues' positions, and the device's
+ * own parts. Host pointers are made again from the registers, with the checks that a driver's set-up gets. */
 #include "dev/virtio_core.h"
 
 #include <linux/virtio_config.h>

@@ -251,8 +251,8 @@ bool virtqueue_wants_interrupt(struct virtqueue *vq)
         return false;
     uint16_t before = vq->signalled;
     vq->signalled = vq->next_used;
-    /* Between our store of used idx and our load of used_event. The driver stores used_event, then looks at used
-     * idx again (2.7.7.2). So at least one of us sees the other's store. */
+    /* Between our store of used idx and our load of used_event. The driver stores used_event, then looks at
+     * used idx again (2.7.7.2). So at least one of us sees the other's store. */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (!vq->event_idx)
         return !(__atomic_load_n(avail_flags(vq), __ATOMIC_RELAXED) & VRING_AVAIL_F_NO_INTERRUPT);
@@ -273,8 +273,8 @@ bool virtqueue_enable_kicks(struct virtqueue *vq)
         __atomic_store_n(avail_event(vq), vq->next_avail, __ATOMIC_RELAXED);
     else
         __atomic_store_n(used_flags(vq), 0, __ATOMIC_RELAXED);
-    /* The mirror of virtqueue_wants_interrupt(): our store first, then a look at what the driver added before it
-     * could see it. */
+    /* The mirror of virtqueue_wants_interrupt(): our store first, then a look at what the driver added before
+     * it could see it. */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     return __atomic_load_n(avail_idx(vq), __ATOMIC_RELAXED) != vq->next_avail;
 }

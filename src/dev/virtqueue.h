@@ -8,17 +8,17 @@
  *
  * A chain is one request: descriptors linked by `next`, each a buffer in guest memory that the device either
  * reads or writes. The driver links a chain in the table, puts the index of its first descriptor (the head)
- * into the avail ring, moves avail idx, and kicks. The device pops the head, works, puts {head, bytes written}
- * into the used ring, moves used idx, and interrupts. Chains may end in another order than they came.
- * Indices only count up, modulo 65536; an entry is its index modulo the queue's size.
- * The event words save notifications: "kick me only when avail idx passes avail_event" is the device's word to
- * the driver, "interrupt me only when used idx passes used_event" the driver's to the device (event_idx).
- * Without that feature a flag of each ring says yes or no.
+ * into the avail ring, moves avail idx, and kicks. The device pops the head, works, puts {head, bytes
+ * written} into the used ring, moves used idx, and interrupts. Chains may end in another order than they
+ * came. Indices only count up, modulo 65536; an entry is its index modulo the queue's size. The event words
+ * save notifications: "kick me only when avail idx passes avail_event" is the device's word to the driver,
+ * "interrupt me only when used idx passes used_event" the driver's to the device (event_idx). Without that
+ * feature a flag of each ring says yes or no.
  *
- * The guest owns every byte of this and changes it while we read. So each index, descriptor and flag is copied
- * once, and only the copy is looked at. Every address passes the gate. A chain has at most as many descriptors
- * as the table has entries, at most one indirect table, and as many parts as the caller has room for. A breach
- * of the protocol is -EPROTO, on which the device asks for a reset (design invariants 2 and 3).
+ * The guest owns every byte of this and changes it while we read. So each index, descriptor and flag is
+ * copied once, and only the copy is looked at. Every address passes the gate. A chain has at most as many
+ * descriptors as the table has entries, at most one indirect table, and as many parts as the caller has room
+ * for. A breach of the protocol is -EPROTO, on which the device asks for a reset (design invariants 2 and 3).
  *
  * All functions run on the loop thread.
  */
@@ -42,8 +42,8 @@ struct virtqueue {
     uint16_t in_flight;           /* chains popped and not yet given back */
 };
 
-/* A chain, copied out: the parts that the device reads first, then those that it writes (2.7.4.2), each through
- * the gate. */
+/* A chain, copied out: the parts that the device reads first, then those that it writes (2.7.4.2), each
+ * through the gate. */
 struct virtq_chain {
     uint16_t head;
     unsigned readable, writable;             /* parts of each kind */
@@ -51,8 +51,8 @@ struct virtq_chain {
     struct iovec *iov;                       /* the caller's array, readable then writable */
 };
 
-/* Takes the rings into use: 0, or -EPROTO with a message (size not a power of two or too big, misaligned, not in
- * RAM). */
+/* Takes the rings into use: 0, or -EPROTO with a message (size not a power of two or too big, misaligned, not
+ * in RAM). */
 int virtqueue_start(struct virtqueue *vq, const struct guest_mem *mem, uint16_t size, gpa_t desc, gpa_t avail,
                     gpa_t used, bool event_idx, bool indirect);
 
@@ -71,8 +71,8 @@ int virtqueue_pop(struct virtqueue *vq, struct iovec *iov, unsigned iov_max, str
  * filled. */
 void virtqueue_unpop(struct virtqueue *vq, uint16_t count);
 
-/* Gives chains back: fill() writes one used entry (`written` bytes were put into chain `head`), publish() shows
- * the driver all that were filled. push() is both. */
+/* Gives chains back: fill() writes one used entry (`written` bytes were put into chain `head`), publish()
+ * shows the driver all that were filled. push() is both. */
 void virtqueue_fill(struct virtqueue *vq, uint16_t head, uint32_t written);
 void virtqueue_publish(struct virtqueue *vq);
 void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written);
@@ -80,7 +80,7 @@ void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written);
 /* True if the driver wants an interrupt for what was published since the last time this was asked. */
 bool virtqueue_wants_interrupt(struct virtqueue *vq);
 
-/* Kicks are off while a batch is worked on, and on again before the loop sleeps. enable() returns true if more
- * became available meanwhile: then the caller goes on popping. */
+/* Kicks are off while a batch is worked on, and on again before the loop sleeps. enable() returns true if
+ * more became available meanwhile: then the caller goes on popping. */
 void virtqueue_disable_kicks(struct virtqueue *vq);
 bool virtqueue_enable_kicks(struct virtqueue *vq);

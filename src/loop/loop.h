@@ -49,7 +49,8 @@ int loop_restrict(struct loop *loop);
  * with a message if the ring itself fails. Not from inside a done(), a prepare or a callback of libev. */
 int loop_run(struct loop *loop);
 
-/* Turns of loop_run(), each of which has waited for the kernel, and completions of ops so far. Loop thread. */
+/* Turns of loop_run(), each of which has waited for the kernel, and completions of ops so far. Loop
+ * thread. */
 struct loop_counts {
     uint64_t turns, completions;
 };

@@ -1,11 +1,12 @@
 /*
  * A backend: where a network card's frames go and come from. One file per kind (tap.c).
  *
- * A frame is preceded by struct virtio_net_hdr_v1 (12 bytes), which says what is left to do for it: a checksum, or cutting
- * it up into segments. Frames of a queue pair go out in the order in which they are sent.
+ * A frame is preceded by struct virtio_net_hdr_v1 (12 bytes), which says what is left to do for it: a
+ * checksum, or cutting it up into segments. Frames of a queue pair go out in the order in which they are
+ * sent.
  *
- * All functions run on the loop thread. Operations end by net_io.done, later or before the call returns; the iovecs and
- * what they point at stay untouched by others until then.
+ * All functions run on the loop thread. Operations end by net_io.done, later or before the call returns; the
+ * iovecs and what they point at stay untouched by others until then.
  */
 #pragma once
 

@@ -26,8 +26,9 @@ struct net_config {
     struct rate_limiter_config rx, tx;
 };
 
-/* Reads "tap=NAME|fd=N[:N...]|bridge=NAME[,mac=MAC][,mtu=N][,queues=N][,rx-bw=][,rx-ops=][,tx-bw=][,tx-ops=]". -EINVAL
- * with a message. */
+/* Reads
+ * "tap=NAME|fd=N[:N...]|bridge=NAME[,mac=MAC][,mtu=N][,queues=N][,rx-bw=][,rx-ops=][,tx-bw=][,tx-ops=]".
+ * -EINVAL with a message. */
 int net_config_parse(const char *text, struct net_config *ret_config);
 
 /* Its TAP or bridge is `name`. -EINVAL with a message that names `option` if no link can have that name. */
@@ -36,8 +37,8 @@ int net_config_set_target(struct net_config *config, const char *option, const c
 /* Six pairs of hexadecimal digits with colons, and no multicast address. -EINVAL with a message. */
 int net_mac_parse(const char *text, uint8_t ret_mac[ETH_ALEN]);
 
-/* The address of card `index` of the VM `name`, always the same and locally administered; with a name of NULL a random
- * one. */
+/* The address of card `index` of the VM `name`, always the same and locally administered; with a name of NULL
+ * a random one. */
 void net_mac_derive(const char *name, unsigned index, uint8_t ret_mac[ETH_ALEN]);
 
 /* A card's end on the host. */
@@ -48,6 +49,6 @@ struct net_port {
     unsigned mtu;
 };
 
-/* Opens or makes it. What was made ends with its descriptors, however the process ends. Negative errno with a message
- * that names the remedy: no such bridge, no right, in use. */
+/* Opens or makes it. What was made ends with its descriptors, however the process ends. Negative errno with a
+ * message that names the remedy: no such bridge, no right, in use. */
 int net_port_open(const struct net_config *config, struct net_port *ret_port);

@@ -1,6 +1,7 @@
 /*
- * The host's links by rtnetlink (libnl). Requests wait for the kernel's answer, which takes microseconds, or as long as
- * another program holds the kernel's lock of all links: they are for the start, and for a link that has come back.
+ * The host's links by rtnetlink (libnl). Requests wait for the kernel's answer, which takes microseconds, or
+ * as long as another program holds the kernel's lock of all links: they are for the start, and for a link
+ * that has come back.
  */
 #pragma once
 
@@ -22,8 +23,8 @@ struct link_info {
 int link_by_name(const char *name, struct link_info *ret_info);
 int link_by_index(unsigned index, struct link_info *ret_info);
 
-/* Makes link `index` a port of `bridge` (0: leaves that alone) with `mtu` (0: likewise) and sets it up, in one request.
- * Negative errno with a message that begins with `name`. */
+/* Makes link `index` a port of `bridge` (0: leaves that alone) with `mtu` (0: likewise) and sets it up, in
+ * one request. Negative errno with a message that begins with `name`. */
 int link_join(unsigned index, unsigned bridge, unsigned mtu, const char *name);
 
 /* A message about a link (RTM_NEWLINK, RTM_DELLINK). */
@@ -32,8 +33,8 @@ struct link_event {
     bool gone;
 };
 
-/* A socket that tells of changes. Only those of the links `a` and `b`, and those of all if `all`: so thousands of VMs do
- * not wake for each other. */
+/* A socket that tells of changes. Only those of the links `a` and `b`, and those of all if `all`: so
+ * thousands of VMs do not wake for each other. */
 int link_events_open(int *ret_fd);
 int link_events_filter(int fd, bool all, unsigned a, unsigned b);
 

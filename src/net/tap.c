@@ -15,8 +15,8 @@
 #define OFFLOADS_OF_ALL (TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN)
 #define OFFLOADS_USO    (TUN_F_USO4 | TUN_F_USO6)
 
-/* linux/if_tun.h has a flexible array: room for what is asked for. A TAP compares the first few addresses and hashes
- * the rest. */
+/* linux/if_tun.h has a flexible array: room for what is asked for. A TAP compares the first few addresses and
+ * hashes the rest. */
 #define FILTER_MAX 64u
 
 struct tap {

@@ -1,6 +1,7 @@
 /*
- * Follows a card's link on the host: whether frames can pass, and whether a link that was removed is there again. Nothing
- * is asked: the kernel tells, and only of this card's TAP and bridge while all is well. Loop thread.
+ * Follows a card's link on the host: whether frames can pass, and whether a link that was removed is there
+ * again. Nothing is asked: the kernel tells, and only of this card's TAP and bridge while all is well. Loop
+ * thread.
  */
 #pragma once
 
@@ -15,8 +16,8 @@ struct net_watch_ops {
     void (*came_back)(void *context, struct net_backend *backend);
 };
 
-/* Starts; carrier() is called before it returns. `port` is as net_port_open() gave it and `config` is lent. Negative errno
- * with a message. */
+/* Starts; carrier() is called before it returns. `port` is as net_port_open() gave it and `config` is lent.
+ * Negative errno with a message. */
 int net_watch_new(struct loop *loop, const struct net_config *config, const struct net_port *port,
                   const struct net_watch_ops *ops, void *context, struct net_watch **ret_watch);
 

@@ -82,10 +82,10 @@ static inline void *guest_mem_at(const struct guest_mem *mem, gpa_t at, uint64_t
 }
 
 /*
- * Gives whole pages of [host, host + length), which came out of the gate, back to the host: they are zeros when they
- * are next used. Returns the bytes that went. Pages of the hugetlb pool stay. They are reserved for this guest,
- * and before Linux 6.9 one that was given back could be taken by others, and the guest's next use of it was a SIGBUS.
- * Any thread.
+ * Gives whole pages of [host, host + length), which came out of the gate, back to the host: they are zeros
+ * when they are next used. Returns the bytes that went. Pages of the hugetlb pool stay. They are reserved for
+ * this guest, and before Linux 6.9 one that was given back could be taken by others, and the guest's next use
+ * of it was a SIGBUS. Any thread.
  */
 uint64_t guest_mem_discard(const struct guest_mem *mem, void *host, uint64_t length);
 

@@ -1,7 +1,7 @@
 /*
  * What scribbler.c does to its two disks, for it and for the program that judges them afterwards
- * (test/store/scribbled.c): batch after batch of changes, all random by the run's seed. A sector is 128 times one
- * word, which names the change that wrote it; zeros are what a discard or a write of zeroes leaves.
+ * (test/store/scribbled.c): batch after batch of changes, all random by the run's seed. A sector is 128 times
+ * one word, which names the change that wrote it; zeros are what a discard or a write of zeroes leaves.
  */
 #pragma once
 

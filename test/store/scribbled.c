@@ -3,12 +3,13 @@
  *
  *   scribbled make IMAGE MODEL   the image to begin with, and what is known of two disks that are as it is
  *   scribbled check STORE VOLUME FILE MODEL SEED DONE KEPT UNHEARD
- *                                both disks after a run: the guest was told that DONE batches were done, and of
- *                                those the first KEPT must be on the volume; up to UNHEARD more may have begun
+ *                                both disks after a run: the guest was told that DONE batches were done, and
+ *                                of those the first KEPT must be on the volume; up to UNHEARD more may have
+ *                                begun
  *
- * A sector must be as the model says, or as the last batch left it that must be there, or as a later one may have
- * left it; changes of one batch may have been done in any order. What the disks have becomes the model of the
- * next run.
+ * A sector must be as the model says, or as the last batch left it that must be there, or as a later one may
+ * have left it; changes of one batch may have been done in any order. What the disks have becomes the model
+ * of the next run.
  */
 #include "../guest/scribbler.h"
 #include "store/volume.h"

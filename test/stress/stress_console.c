@@ -1,5 +1,5 @@
-/* The console under four threads that write to it and four that read from it, beside the loop that moves characters:
- * every character that goes in comes out, once, or is counted as lost. */
+/* The console under four threads that write to it and four that read from it, beside the loop that moves
+ * characters: every character that goes in comes out, once, or is counted as lost. */
 #include "dev/console.h"
 #include "vcpu/layout.h"
 

@@ -81,6 +81,8 @@ tap_run "clang-format (remedy: make format)" formatting
 tap_run "clang-format leaves comments alone" formatter_leaves_comments
 tap_run "no file of more than 600 lines" file_lengths
 tap_run "no function of more than 60 lines" tree_rule functions '*.c' '*.h'
+tap_run "comments are whole, within 110 columns" tree_rule comments 'src/*.[ch]' 'guest/*.[ch]' 'test/*.[ch]' 'bench/*.[ch]'
+tap_run "includes point down" tree_rule arrows 'src/*.[ch]' 'guest/*.[ch]'
 tap_run "cppcheck" run_cppcheck
 tap_run "clang-tidy" clang_tidy
 tap_done

@@ -43,8 +43,8 @@ int bus_add(struct bus *bus, enum vcpu_space space, uint64_t base, uint64_t size
     return 0;
 }
 
-/* The test is the vCPU and the loop, so a posted write takes effect at once. A waiter is a flag: the test runs the
- * loop until it is set, unless it said that it waits itself (rig_write_status_later). */
+/* The test is the vCPU and the loop, so a posted write takes effect at once. A waiter is a flag: the test
+ * runs the loop until it is set, unless it said that it waits itself (rig_write_status_later). */
 void bus_post(struct bus *bus, struct bus_call *call, uint64_t offset, unsigned length, uint64_t value)
 {
     (void)bus;

@@ -1,6 +1,6 @@
 /*
- * Bodies, and what Rust's serde_json 1.0.151 (Firecracker 1.17's) says of each when it reads Firecracker's structures:
- * recorded from it. "OK" is a success; of a value it is the value as serde_json writes it.
+ * Bodies, and what Rust's serde_json 1.0.151 (Firecracker 1.17's) says of each when it reads Firecracker's
+ * structures: recorded from it. "OK" is a success; of a value it is the value as serde_json writes it.
  */
 #pragma once
 

@@ -1,5 +1,5 @@
-/* A network card without a host: the test plays the driver (device_rig.h, three queues) and the backend. For one source
- * file of a program. */
+/* A network card without a host: the test plays the driver (device_rig.h, three queues) and the backend. For
+ * one source file of a program. */
 #pragma once
 
 #include "dev/virtio_net.h"
@@ -109,8 +109,8 @@ static void fake_close(struct net_backend *backend)
     fake.closed++;
 }
 
-/* A frame from the network: `length` bytes with a header of zeros before them, byte i being i. As a backend does it, it is
- * cut where the iovecs end. False if nobody receives. */
+/* A frame from the network: `length` bytes with a header of zeros before them, byte i being i. As a backend
+ * does it, it is cut where the iovecs end. False if nobody receives. */
 static inline bool fake_frame(size_t length)
 {
     size_t at = 0, total = length + NET_HEADER;

@@ -1,5 +1,5 @@
-/* The balloon: what its driver names goes back to the host and nothing else does; statistics; hinting; state; and
- * drivers that break the protocol. */
+/* The balloon: what its driver names goes back to the host and nothing else does; statistics; hinting; state;
+ * and drivers that break the protocol. */
 #include "dev/virtio_balloon.h"
 #include "device_rig.h"
 
@@ -119,7 +119,8 @@ static const uint64_t *counter(const char *name)
 
 /* --- queues --- */
 
-/* The number that a driver gives to the queue of reporting: the specification's, or after the queues that it uses. */
+/* The number that a driver gives to the queue of reporting: the specification's, or after the queues that it
+ * uses. */
 Test(balloon, queues_are_numbered_in_two_ways)
 {
     static const struct {

@@ -1,4 +1,5 @@
-/* virtio-blk with a rate limit, on the real clock: never faster than asked, and as fast when this machine lets it. */
+/* virtio-blk with a rate limit, on the real clock: never faster than asked, and as fast when this machine
+ * lets it. */
 #include "dev/disk.h"
 #include "device_rig.h"
 
@@ -64,8 +65,8 @@ static uint64_t read_many(unsigned count, unsigned depth, uint32_t length)
 }
 
 /* The rate that `limits` gives for `count` reads, the bucket being empty at first: of up to five runs the one
- * nearest to `asked`, since this machine may be busy with something else. In no run come more than `asked` a second
- * and the bucket's size, which fills while the machine is busy. */
+ * nearest to `asked`, since this machine may be busy with something else. In no run come more than `asked` a
+ * second and the bucket's size, which fills while the machine is busy. */
 static double limited_rate(const struct rate_limiter_config *limits, unsigned depth, uint32_t length,
                            unsigned count, double asked)
 {

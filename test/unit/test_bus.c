@@ -22,8 +22,8 @@ struct fake_device {
     bool alone; /* there is no vCPU thread: the test's own plays it */
 };
 
-/* Offset 0x20 is a register that the vCPU's thread answers, and 0x30 one that it writes; other writes are posted,
- * 0x40 is waited for, and so are other reads. */
+/* Offset 0x20 is a register that the vCPU's thread answers, and 0x30 one that it writes; other writes are
+ * posted, 0x40 is waited for, and so are other reads. */
 static void on_the_loop(void *device, uint64_t offset, unsigned length, uint64_t value,
                         struct bus_waiter *waiter)
 {

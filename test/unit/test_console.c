@@ -305,8 +305,8 @@ static bool send_more(void)
     return n > 0;
 }
 
-/* Linux's interrupt handler (drivers/tty/serial/8250): rounds until no interrupt is pending, 512 at most, and in each
- * 256 characters at most. More arrives meanwhile. */
+/* Linux's interrupt handler (drivers/tty/serial/8250): rounds until no interrupt is pending, 512 at most, and
+ * in each 256 characters at most. More arrives meanwhile. */
 static void linux_handler(void)
 {
     for (unsigned pass = 0; pass < 512; pass++) {

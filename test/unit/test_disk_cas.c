@@ -399,8 +399,8 @@ static void expect_flush(struct disk *disk, const char *expected)
     cr_assert_str_eq(steps, expected, "the flush did: %s", steps);
 }
 
-/* The map never says more than the delta durably has, and a volume's first flush makes its name durable. Steps
- * are started one after the other: an order of starts is one of ends. */
+/* The map never says more than the delta durably has, and a volume's first flush makes its name durable.
+ * Steps are started one after the other: an order of starts is one of ends. */
 Test(disk_cas, a_flush_syncs_the_delta_before_the_map)
 {
     struct disk *disk = open_disk(volume_spec, false);

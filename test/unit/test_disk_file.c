@@ -87,8 +87,8 @@ Test(disk_file, one_writer_or_many_readers)
 
 enum { BATCH = 24, WINDOW = 4 };
 
-/* One of many writes in flight beside each other, two in each page, no two over each other: some that O_DIRECT
- * takes, some from odd buffers. */
+/* One of many writes in flight beside each other, two in each page, no two over each other: some that
+ * O_DIRECT takes, some from odd buffers. */
 static void make_small_write(struct request *request, uint8_t *buffers, unsigned i, unsigned random)
 {
     uint64_t offset = (WINDOW * i + random % 2) * UINT64_C(512),

@@ -1,4 +1,5 @@
-/* Lines on standard error: what they say, and that a reader who does not read loses lines and stops nothing. */
+/* Lines on standard error: what they say, and that a reader who does not read loses lines and stops
+ * nothing. */
 #include "base/log.h"
 
 #include <criterion/criterion.h>

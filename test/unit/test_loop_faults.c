@@ -1,5 +1,5 @@
-/* The loop on a ring that refuses: old kernels, and EBUSY and EAGAIN of io_uring_enter. The functions of liburing
- * that are here stand before the library's own. */
+/* The loop on a ring that refuses: old kernels, and EBUSY and EAGAIN of io_uring_enter. The functions of
+ * liburing that are here stand before the library's own. */
 #include "loop/internal.h"
 
 #include <criterion/criterion.h>

@@ -1,4 +1,5 @@
-/* virtio-net with a backend of the test's own: frames both ways in every shape, and every shape that they must not have. */
+/* virtio-net with a backend of the test's own: frames both ways in every shape, and every shape that they
+ * must not have. */
 #include "net_rig.h"
 
 #include <criterion/criterion.h>

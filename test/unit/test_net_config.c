@@ -1,4 +1,5 @@
-/* --net, MAC addresses, and TAPs where this machine has /dev/net/tun and lets us have a network of our own. */
+/* --net, MAC addresses, and TAPs where this machine has /dev/net/tun and lets us have a network of our
+ * own. */
 #include "net/config.h"
 #include "net/link.h"
 #include "net/tap.h"
@@ -90,7 +91,8 @@ Test(net_config, no_descriptor_but_a_tap_s)
 
 static bool skip;
 
-/* Runs `body` in a child with a user and a network namespace of its own, if this machine lets it have them. */
+/* Runs `body` in a child with a user and a network namespace of its own, if this machine lets it have
+ * them. */
 static void in_a_network(void (*body)(void))
 {
     pid_t child = fork();

@@ -1,5 +1,5 @@
-/* vCPUs that are paused and resumed under load, on this host's KVM: no access is lost, none comes twice, and the
- * registers of a parked vCPU are those after its last access. */
+/* vCPUs that are paused and resumed under load, on this host's KVM: no access is lost, none comes twice, and
+ * the registers of a parked vCPU are those after its last access. */
 #include "loop/mailbox.h"
 #include "vcpu/internal.h"
 
@@ -18,8 +18,8 @@ TestSuite(vcpu, .timeout = 60);
 #define MMIO_AT  0xd0000000u
 
 /*
- * The guest: counts in its page at esi and says the count by each kind of access. edi is its MMIO address, edx
- * its port. A wrong answer is an undefined instruction, and so, without an IDT, the end.
+ * The guest: counts in its page at esi and says the count by each kind of access. edi is its MMIO address,
+ * edx its port. A wrong answer is an undefined instruction, and so, without an IDT, the end.
  */
 __asm__(".pushsection .rodata\n"
         ".code32\n"

@@ -1,4 +1,5 @@
-/* The part of vm.c that needs no KVM: the ring of coalesced writes, as KVM fills it, and the register pages. */
+/* The part of vm.c that needs no KVM: the ring of coalesced writes, as KVM fills it, and the register
+ * pages. */
 #include "vcpu/vcpu.h"
 
 #include <criterion/criterion.h>

@@ -100,13 +100,14 @@ bool oci_is_image(const char *folder);
 /* Unpacks it into the folder `root`, which it makes, layer by layer. `folder_times` as for layer_apply(). */
 int oci_unpack(const char *layout, const char *root, const struct oci_choice *choice, json_t *folder_times);
 
-/* Puts a tar onto what is in `root`. With `whiteouts`, names that begin with .wh. remove. What the tar says of
- * the times of folders is added to `folder_times`, an object by path, for layer_settle_times() at the end: folders
- * that no tar names get the epoch. */
+/* Puts a tar onto what is in `root`. With `whiteouts`, names that begin with .wh. remove. What the tar says
+ * of the times of folders is added to `folder_times`, an object by path, for layer_settle_times() at the end:
+ * folders that no tar names get the epoch. */
 int layer_apply(const char *archive, const char *root, bool whiteouts, json_t *folder_times);
 int layer_settle_times(const char *root, json_t *folder_times);
 
-/* A tar in any compression; what is compressed and no tar is ARCHIVE_FORMAT_RAW. archive_read_free() ends it. */
+/* A tar in any compression; what is compressed and no tar is ARCHIVE_FORMAT_RAW. archive_read_free() ends
+ * it. */
 struct archive;
 int tar_open(const char *path, struct archive **ret_tar);
 

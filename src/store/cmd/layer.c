@@ -1,7 +1,7 @@
 /*
  * A layer: a tar in any compression, put onto the tree of the layers below it as containerd does (its
- * archive/tar.go). What the layer removes or replaces is taken away first, by the names as they stand in the tar,
- * whatever bytes they have; then bsdtar unpacks it.
+ * archive/tar.go). What the layer removes or replaces is taken away first, by the names as they stand in the
+ * tar, whatever bytes they have; then bsdtar unpacks it.
  */
 #include "store/cmd/cmd.h"
 
@@ -111,8 +111,8 @@ static int apply_whiteout(const char *archive, int root, const char *path)
     return fstatat(folder, victim, &status, AT_SYMLINK_NOFOLLOW) < 0 ? 0 : remove_tree(folder, victim);
 }
 
-/* Takes away what stands where `path` comes: a file where a folder is needed, and all but a folder that meets a
- * folder. */
+/* Takes away what stands where `path` comes: a file where a folder is needed, and all but a folder that meets
+ * a folder. */
 static int make_way(int root, const char *path, bool folder)
 {
     char prefix[NAME_SIZE];
@@ -132,7 +132,8 @@ static int make_way(int root, const char *path, bool folder)
     return S_ISDIR(status.st_mode) && folder ? 0 : remove_tree(parent, last);
 }
 
-/* Of the layer that comes: what it removes, before anything of it is there, wherever that stands in the tar. */
+/* Of the layer that comes: what it removes, before anything of it is there, wherever that stands in the
+ * tar. */
 static int prepare_entry(const char *archive, int root, struct archive_entry *entry, bool whiteouts,
                          json_t *folder_times)
 {
@@ -177,8 +178,8 @@ int layer_apply(const char *archive, const char *root_path, bool whiteouts, json
     if (r < 0)
         return r;
     setenv("LC_ALL", "C.UTF-8", 1); /* bsdtar refuses names that are not in its locale */
-    /* Root unpacks in a root of its own: links of the layers below lead on inside of it. Under fakeroot bsdtar
-     * writes through no link. */
+    /* Root unpacks in a root of its own: links of the layers below lead on inside of it. Under fakeroot
+     * bsdtar writes through no link. */
     const char *const inside = geteuid() == 0 && !getenv("FAKEROOTKEY") ? "--chroot" : "--numeric-owner";
     const char *const through = inside[2] == 'c' ? "-P" : "-p";
     const char *const layer[] = {"bsdtar",

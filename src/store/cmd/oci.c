@@ -255,7 +255,8 @@ static int choose_docker(const json_t *images, const struct oci_choice *choice, 
     return 0;
 }
 
-/* What docker save wrote before version 25, and skopeo's docker-archive: manifest.json with paths, no digests. */
+/* What docker save wrote before version 25, and skopeo's docker-archive: manifest.json with paths, no
+ * digests. */
 static int unpack_docker(const struct unpacking *unpacking, const json_t *images)
 {
     const json_t *image = NULL, *layers;
