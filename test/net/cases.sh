@@ -33,7 +33,7 @@ guest()
     shift 2
     cp "$payload/rootfs.ext4" "$name.root"
     # shellcheck disable=SC2086 # words
-    timeout "${limit:-200}" "$payload/volt-vmm" $boot --rootfs "$name.root" --serial "file=$name.console" --memory 192M \
+    timeout "${limit:-400}" "$payload/volt-vmm" $boot --rootfs "$name.root" --serial "file=$name.console" --memory 192M \
         --append "rw volt.run=\"inside-net $case\" ${append:-}" --id "$name" "$@" >"$name.log" 2>&1 </dev/null &
     eval "${name}_pid=$!"
 }
