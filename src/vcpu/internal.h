@@ -29,5 +29,12 @@ extern const size_t vcpu_part_count;
 int vcpu_save_msrs(const void *owner, struct state_writer *to);
 int vcpu_load_msrs(void *owner, struct state_reader *from, uint16_t version);
 
+/* The VM's clock with the TSCs of its vCPUs (save_time.c); the owner is the struct vm. */
+int vm_save_clock(const void *owner, struct state_writer *to);
+int vm_load_clock(void *owner, struct state_reader *from, uint16_t version);
+
+#define MSR_IA32_TSC          0x10u
+#define MSR_IA32_TSC_DEADLINE 0x6e0u
+
 /* Makes the PIT. Negative errno with a message. */
 int vm_make_pit(struct vm *vm);

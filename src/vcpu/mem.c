@@ -2,6 +2,7 @@
 
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #ifndef MAP_HUGE_2MB
 #define MAP_HUGE_2MB (21 << 26) /* log2 of the page size in the flag's high bits: linux/mman.h */
@@ -51,16 +52,8 @@ int guest_mem_check_size(uint64_t size)
     return 0;
 }
 
-int guest_mem_new(uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem)
+static void lay_out(uint8_t *host, uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem)
 {
-    uint8_t *host = NULL;
-    int r = guest_mem_check_size(size);
-    if (r == 0)
-        r = map_aligned(size, pages, &host);
-    if (r < 0)
-        return r;
-    madvise(host, size, MADV_DONTDUMP); /* a core dump of the monitor must not carry a guest's memory */
-
     uint64_t low = MIN(size, GUEST_GAP_START);
     *ret_mem = (struct guest_mem){.size = size, .region_count = 1, .pages = pages};
     ret_mem->regions[0] = (struct guest_region){.start = gpa(0), .size = low, .host = host};
@@ -69,13 +62,118 @@ int guest_mem_new(uint64_t size, enum guest_pages pages, struct guest_mem *ret_m
             (struct guest_region){.start = gpa(GUEST_GAP_END), .size = size - low, .host = host + low};
         ret_mem->region_count = 2;
     }
+    madvise(host, size, MADV_DONTDUMP); /* a core dump of the monitor must not carry a guest's memory */
+}
+
+int guest_mem_new(uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem)
+{
+    uint8_t *host = NULL;
+    int r = guest_mem_check_size(size);
+    if (r == 0)
+        r = map_aligned(size, pages, &host);
+    if (r == 0)
+        lay_out(host, size, pages, ret_mem);
+    return r;
+}
+
+/* ---- Memory whose contents are in a file ---- */
+
+/* Stretches of discarded pages. Each may cost two mappings, and a process has 65,530 (vm.max_map_count). */
+#define HOLES_MAX 16384u
+
+/* What of a mapped file was discarded, and is anonymous now. */
+struct guest_mem_file {
+    unsigned holes;
+    uint64_t *pages; /* a bit each */
+    size_t pages_size;
+};
+
+static bool is_hole(const struct guest_mem_file *file, uint64_t page)
+{
+    return file->pages[page / 64] >> page % 64 & 1;
+}
+
+static int map_file(int fd, uint8_t *host, struct guest_mem *mem)
+{
+    struct guest_mem_file *file = calloc(1, sizeof(*file));
+    if (!file)
+        return fail(-ENOMEM, "no memory");
+    file->pages_size = align_up(mem->size / GUEST_PAGE / 8, GUEST_PAGE);
+    file->pages = mmap(NULL, file->pages_size, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (file->pages == MAP_FAILED) {
+        free(file);
+        return fail_errno(-errno, "no memory");
+    }
+    mem->file = file;
+    void *mapped =
+        mmap(host, mem->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, fd, 0);
+    if (mapped == MAP_FAILED)
+        return fail_errno(-errno, "the guest's memory cannot be mapped from its file");
+    madvise(host, mem->size, MADV_DONTDUMP);
     return 0;
+}
+
+static int read_file(int fd, uint8_t *host, uint64_t size)
+{
+    for (uint64_t at = 0; at < size;) {
+        ssize_t length = pread(fd, host + at, size - at, (off_t)at);
+        if (length < 0 && errno == EINTR)
+            continue;
+        if (length <= 0)
+            return fail_errno(length < 0 ? -errno : -ENODATA, "reading the guest's memory from its file");
+        at += (uint64_t)length;
+    }
+    return 0;
+}
+
+int guest_mem_from_file(int fd, uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem)
+{
+    struct stat status;
+    if (fstat(fd, &status) < 0)
+        return fail_errno(-errno, "the file of the guest's memory");
+    if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size < size)
+        return fail(-EBADMSG, "the file of the guest's memory is no file of %llu bytes",
+                    (unsigned long long)size);
+    int r = guest_mem_new(size, pages, ret_mem);
+    if (r < 0)
+        return r;
+    uint8_t *host = ret_mem->regions[0].host;
+    r = pages == GUEST_PAGES_HUGETLB ? read_file(fd, host, size) : map_file(fd, host, ret_mem);
+    if (r < 0)
+        guest_mem_free(ret_mem);
+    return r;
+}
+
+/* The file's page would be there again after MADV_DONTNEED, so an anonymous one takes its place. */
+static uint64_t discard_from_file(const struct guest_mem *mem, uintptr_t begin, uintptr_t end)
+{
+    struct guest_mem_file *file = mem->file;
+    uint64_t first = (begin - (uintptr_t)mem->regions[0].host) / GUEST_PAGE;
+    uint64_t count = (end - begin) / GUEST_PAGE, total = mem->size / GUEST_PAGE;
+    bool joins = is_hole(file, first) || (first > 0 && is_hole(file, first - 1)) ||
+                 (first + count < total && is_hole(file, first + count));
+    if (!joins && file->holes == HOLES_MAX)
+        return 0;
+    void *mapped = mmap((void *)begin, end - begin, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (mapped == MAP_FAILED)
+        return 0;
+    madvise(mapped, end - begin,
+            MADV_DONTDUMP); /* as its neighbours, or it would not be one mapping with them */
+    file->holes += !joins;
+    for (uint64_t page = first; page < first + count; page++)
+        file->pages[page / 64] |= UINT64_C(1) << page % 64;
+    return end - begin;
 }
 
 void guest_mem_free(struct guest_mem *mem)
 {
     if (mem->region_count)
         munmap(mem->regions[0].host, mem->size);
+    if (mem->file)
+        munmap(mem->file->pages, mem->file->pages_size);
+    free(mem->file);
     *mem = (struct guest_mem){0};
 }
 
@@ -85,6 +183,8 @@ uint64_t guest_mem_discard(const struct guest_mem *mem, void *host, uint64_t len
     uintptr_t end = align_down((uintptr_t)host + length, GUEST_PAGE);
     if (mem->pages == GUEST_PAGES_HUGETLB || begin >= end)
         return 0;
+    if (mem->file)
+        return discard_from_file(mem, begin, end);
     return madvise((void *)begin, end - begin, MADV_DONTNEED) == 0 ? end - begin : 0;
 }
 

@@ -49,6 +49,7 @@ struct guest_mem {
     unsigned region_count;
     uint64_t size; /* bytes in all regions */
     enum guest_pages pages;
+    struct guest_mem_file *file; /* what guest_mem_from_file() keeps of it; NULL: there is none */
 };
 
 /*
@@ -58,6 +59,15 @@ struct guest_mem {
  * guest_mem_free().
  */
 int guest_mem_new(uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem);
+
+/*
+ * The same, and the contents are those of `fd`, from its start. Pages of the hugetlb pool are read at once.
+ * Others are mapped, privately: one costs nothing before it is touched, and is shared by all guests that only
+ * read it. The file must stay as it is as long as the memory lives, though it may lose its name and `fd` may
+ * be closed: what is cut off it is a SIGBUS. -EBADMSG with a message if it is shorter than `size`.
+ */
+int guest_mem_from_file(int fd, uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem);
+
 /* -EINVAL with a message: no guest can have that much, on any host. */
 int guest_mem_check_size(uint64_t size);
 void guest_mem_free(struct guest_mem *mem);
@@ -85,7 +95,7 @@ static inline void *guest_mem_at(const struct guest_mem *mem, gpa_t at, uint64_t
  * Gives whole pages of [host, host + length), which came out of the gate, back to the host: they are zeros
  * when they are next used. Returns the bytes that went. Pages of the hugetlb pool stay. They are reserved for
  * this guest, and before Linux 6.9 one that was given back could be taken by others, and the guest's next use
- * of it was a SIGBUS. Any thread.
+ * of it was a SIGBUS. One thread at a time.
  */
 uint64_t guest_mem_discard(const struct guest_mem *mem, void *host, uint64_t length);
 

@@ -64,38 +64,10 @@ static int load_pit(void *owner, struct state_reader *from, uint16_t version)
     return r < 0 ? fail_errno(r, "KVM_SET_PIT2") : 0;
 }
 
-static int save_clock(const void *owner, struct state_writer *to)
-{
-    const struct vm *vm = owner;
-    struct kvm_clock_data clock = {0};
-    int r = kvm_ioctl(vm->fd, KVM_GET_CLOCK, &clock);
-    if (r < 0)
-        return fail_errno(r, "KVM_GET_CLOCK");
-    state_put(to, &clock, sizeof(clock));
-    return 0;
-}
-
-static int load_clock(void *owner, struct state_reader *from, uint16_t version)
-{
-    const struct vm *vm = owner;
-    struct kvm_clock_data saved;
-    (void)version;
-    int r = state_get(from, &saved, sizeof(saved));
-    if (r < 0)
-        return r;
-    struct kvm_clock_data clock = {.clock = saved.clock};
-    if (vm->load_clock == VM_CLOCK_CATCHES_UP && saved.flags & KVM_CLOCK_REALTIME) {
-        clock.flags = KVM_CLOCK_REALTIME;
-        clock.realtime = saved.realtime;
-    }
-    r = kvm_ioctl(vm->fd, KVM_SET_CLOCK, &clock);
-    return r < 0 ? fail_errno(r, "KVM_SET_CLOCK") : 0;
-}
-
 static const struct state_part vm_parts[] = {
     {"IRQC", 1, STATE_REQUIRED, save_irqchips, load_irqchips},
     {"PIT2", 1, STATE_OPTIONAL, save_pit, load_pit},
-    {"CLCK", 1, STATE_REQUIRED, save_clock, load_clock},
+    {"CLCK", 1, STATE_REQUIRED, vm_save_clock, vm_load_clock},
 };
 
 #define VCPU_TAG   "VCPU"

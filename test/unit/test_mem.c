@@ -3,6 +3,8 @@
 
 #include <criterion/criterion.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 TestSuite(mem, .timeout = 10);
 
@@ -92,4 +94,78 @@ Test(mem, discarded_pages_are_zeros)
     cr_assert(host[3 * GUEST_PAGE] == 1, "the page after");
     cr_assert_eq(guest_mem_discard(&mem, host + 1, GUEST_PAGE), 0, "no whole page");
     guest_mem_free(&mem);
+}
+
+/* ---- From a file ---- */
+
+/* A file of `size` bytes whose pages 1 and 3 have something in them. */
+static int make_file(uint64_t size)
+{
+    int fd = memfd_create("memory", MFD_CLOEXEC);
+    cr_assert_geq(fd, 0, "memfd_create");
+    cr_assert_eq(ftruncate(fd, (off_t)size), 0, "ftruncate");
+    cr_assert_eq(pwrite(fd, "one", 3, GUEST_PAGE), 3, "pwrite");
+    cr_assert_eq(pwrite(fd, "three", 5, 3 * GUEST_PAGE), 5, "pwrite");
+    return fd;
+}
+
+Test(mem, a_file_is_read_and_never_written)
+{
+    struct guest_mem mem;
+    char text[4] = {0};
+    CLEANUP_FD int fd = make_file(4 * MIB);
+    cr_assert_eq(guest_mem_from_file(fd, 4 * MIB, GUEST_PAGES_THP_ON, &mem), 0, "%s", fail_text());
+    char *host = guest_mem_at(&mem, gpa(GUEST_PAGE), 8);
+    cr_assert_str_eq(host, "one", "what is in the file");
+    cr_assert_eq((uintptr_t)mem.regions[0].host % GUEST_MEM_ALIGN, 0, "aligned to a huge page");
+    memcpy(host, "two", 3);
+    cr_assert_eq(pread(fd, text, 3, GUEST_PAGE), 3, "pread");
+    cr_assert_str_eq(text, "one", "the file is as it was");
+    guest_mem_free(&mem);
+}
+
+/* MADV_DONTNEED would bring the file's page back. */
+Test(mem, a_discarded_page_of_a_file_is_zeros)
+{
+    struct guest_mem mem;
+    CLEANUP_FD int fd = make_file(4 * MIB);
+    cr_assert_eq(guest_mem_from_file(fd, 4 * MIB, GUEST_PAGES_THP_OFF, &mem), 0, "%s", fail_text());
+    char *host = guest_mem_at(&mem, gpa(0), 5 * GUEST_PAGE);
+    cr_assert_eq(guest_mem_discard(&mem, host + GUEST_PAGE, GUEST_PAGE), GUEST_PAGE, "one page");
+    cr_assert_eq(host[GUEST_PAGE], 0, "is zeros");
+    host[GUEST_PAGE] = 'x';
+    cr_assert_eq(guest_mem_discard(&mem, host + GUEST_PAGE, 2 * GUEST_PAGE), 2 * GUEST_PAGE,
+                 "again, and more");
+    cr_assert_eq(host[GUEST_PAGE], 0, "is zeros");
+    cr_assert_str_eq(host + 3 * GUEST_PAGE, "three", "the neighbour stays");
+    guest_mem_free(&mem);
+}
+
+/* Each lone page costs the kernel two mappings, of which a process has 65,530. */
+Test(mem, discarded_pages_do_not_use_up_all_mappings)
+{
+    struct guest_mem mem;
+    uint64_t size = 512 * MIB, discarded = 0, pages = size / GUEST_PAGE;
+    CLEANUP_FD int fd = make_file(size);
+    cr_assert_eq(guest_mem_from_file(fd, size, GUEST_PAGES_THP_OFF, &mem), 0, "%s", fail_text());
+    uint8_t *host = guest_mem_at(&mem, gpa(0), size);
+    for (uint64_t page = 0; page < pages; page += 2)
+        discarded += guest_mem_discard(&mem, host + page * GUEST_PAGE, GUEST_PAGE) / GUEST_PAGE;
+    cr_assert(discarded > 10000 && discarded < 20000, "%llu pages", (unsigned long long)discarded);
+    void *more = mmap(NULL, GUEST_PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    cr_assert_neq(more, MAP_FAILED, "there are mappings left");
+    guest_mem_free(&mem);
+}
+
+Test(mem, files_that_are_no_memory)
+{
+    struct guest_mem mem;
+    int ends[2];
+    CLEANUP_FD int fd = make_file(4 * MIB);
+    cr_assert_eq(guest_mem_from_file(fd, 6 * MIB, GUEST_PAGES_THP_ON, &mem), -EBADMSG, "too short");
+    cr_assert_eq(guest_mem_from_file(fd, MIB, GUEST_PAGES_THP_ON, &mem), -EINVAL, "no size of a guest");
+    cr_assert_eq(pipe(ends), 0, "pipe");
+    cr_assert_eq(guest_mem_from_file(ends[0], 2 * MIB, GUEST_PAGES_THP_ON, &mem), -EBADMSG, "a pipe");
+    close(ends[0]);
+    close(ends[1]);
 }
