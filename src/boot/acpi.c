@@ -6,6 +6,7 @@
 #include "vcpu/vcpu.h"
 
 #include <string.h>
+#include <sys/random.h>
 
 /* Sections below are those of ACPI 6.4. */
 struct rsdp { /* 5.2.5.3 */
@@ -239,5 +240,14 @@ int acpi_write(const struct guest_mem *mem, const struct boot_config *config)
     rsdp.checksum = checksum_make(&rsdp, offsetof(struct rsdp, length));
     rsdp.checksum_whole = checksum_make(&rsdp, sizeof(rsdp));
     memcpy(area.bytes, &rsdp, sizeof(rsdp));
-    return 0;
+    return acpi_write_generation(mem);
+}
+
+int acpi_write_generation(const struct guest_mem *mem)
+{
+    uint8_t id[16];
+    if (getrandom(id, sizeof(id), 0) != sizeof(id))
+        return fail_errno(-errno, "random bytes");
+    int r = guest_mem_write(mem, gpa(LAYOUT_GENERATION_GPA), id, sizeof(id));
+    return r < 0 ? fail_errno(r, "the VM generation ID") : 0;
 }

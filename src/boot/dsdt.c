@@ -16,6 +16,8 @@ enum {
 
 #define EVENT_POWER_BUTTON   0x1u
 #define NOTIFY_POWER_PRESSED 0x80u /* "S0 power button pressed" (section 4.8.3.1.1.2) */
+#define EVENT_GENERATION     0x2u
+#define NOTIFY_GENERATION    0x80u /* "the generation ID has changed" (its paper, see below) */
 
 static void serial_port(struct aml *aml)
 {
@@ -58,6 +60,42 @@ static void power_button(struct aml *aml)
     aml_close(aml, device);
 }
 
+/*
+ * Tells a guest that it is another machine now than it was: one that was restored. Linux mixes the new bytes
+ * into its random numbers (drivers/virt/vmgenid.c). Microsoft's paper "Virtual Machine Generation ID" has the
+ * names: a _CID of its own, _DDN, and ADDR with the halves of the address.
+ */
+static void generation(struct aml *aml)
+{
+    struct aml_scope device = aml_open_device(aml, "VGEN");
+    aml_name_is(aml, "_HID");
+    aml_string(aml, "VOLT0001");
+    aml_name_is(aml, "_CID");
+    aml_string(aml, "VM_Gen_Counter");
+    aml_name_is(aml, "_DDN");
+    aml_string(aml, "VM_Gen_Counter");
+    aml_name_is(aml, "ADDR");
+    struct aml_scope package = aml_open_package(aml, 2);
+    aml_integer(aml, LAYOUT_GENERATION_GPA);
+    aml_integer(aml, 0);
+    aml_close(aml, package);
+    aml_close(aml, device);
+}
+
+/* If (Local0 & event) { Notify (device, value) } */
+static void notify_if(struct aml *aml, unsigned event, const char *device, unsigned value)
+{
+    struct aml_scope happened = aml_open_if(aml);
+    aml_byte(aml, OP_AND);
+    aml_byte(aml, OP_LOCAL0);
+    aml_integer(aml, event);
+    aml_byte(aml, NO_TARGET);
+    aml_byte(aml, OP_NOTIFY);
+    aml_name(aml, device);
+    aml_integer(aml, value);
+    aml_close(aml, happened);
+}
+
 /* The generic event device (section 5.6.9) stands in for the general purpose events that this kind of ACPI
  * lacks. */
 static void event_device(struct aml *aml)
@@ -73,20 +111,13 @@ static void event_device(struct aml *aml)
     aml_close_resources(aml, resources);
     aml_port_register(aml, "EVTR", "EVTS", LAYOUT_ACPI_EVENTS);
 
-    /* Local0 = EVTS, read once since reading clears; If (Local0 & 1) { Notify (PWRB, 0x80) } */
+    /* Local0 = EVTS, read once since reading clears. */
     struct aml_scope method = aml_open_method(aml, "_EVT", 1);
     aml_byte(aml, OP_STORE);
     aml_name(aml, "EVTS");
     aml_byte(aml, OP_LOCAL0);
-    struct aml_scope pressed = aml_open_if(aml);
-    aml_byte(aml, OP_AND);
-    aml_byte(aml, OP_LOCAL0);
-    aml_integer(aml, EVENT_POWER_BUTTON);
-    aml_byte(aml, NO_TARGET);
-    aml_byte(aml, OP_NOTIFY);
-    aml_name(aml, "PWRB");
-    aml_integer(aml, NOTIFY_POWER_PRESSED);
-    aml_close(aml, pressed);
+    notify_if(aml, EVENT_POWER_BUTTON, "PWRB", NOTIFY_POWER_PRESSED);
+    notify_if(aml, EVENT_GENERATION, "VGEN", NOTIFY_GENERATION);
     aml_close(aml, method);
     aml_close(aml, device);
 }
@@ -110,6 +141,7 @@ void dsdt_write(struct aml *aml, const struct boot_config *config)
     for (unsigned slot = 0; slot < config->virtio_count; slot++)
         virtio_device(aml, slot);
     power_button(aml);
+    generation(aml);
     event_device(aml);
     aml_close(aml, system_bus);
     soft_off(aml);

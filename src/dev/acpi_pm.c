@@ -5,6 +5,7 @@
 #define ACPI_SLEEP_RESET 2u
 #define ACPI_SLP_EN      0x20u
 #define EVENT_POWER      1u
+#define EVENT_GENERATION 2u
 
 static uint64_t acpi_read(void *device, uint64_t offset, unsigned length)
 {
@@ -47,6 +48,11 @@ int acpi_pm_attach(struct acpi_pm *pm, struct bus *bus, struct irq_lines *lines,
 void acpi_pm_power_button(struct acpi_pm *pm)
 {
     irq_raise(&pm->irq, EVENT_POWER);
+}
+
+void acpi_pm_new_generation(struct acpi_pm *pm)
+{
+    irq_raise(&pm->irq, EVENT_GENERATION);
 }
 
 static int save_acpi(const void *owner, struct state_writer *to)

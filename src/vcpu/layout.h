@@ -8,8 +8,10 @@
 #define LAYOUT_CMDLINE_GPA  UINT64_C(0x20000) /* 64 KiB are free here */
 #define LAYOUT_MPTABLE_GPA                                                                                   \
     UINT64_C(0x9fc00) /* its pointer, where kernels look: last KiB of base memory (MP spec 1.4, 4) */
-#define LAYOUT_ACPI_GPA     UINT64_C(0xe0000) /* RSDP here: also found by scanning (ACPI 6.4, 5.2.5.1) */
-#define LAYOUT_ACPI_END     UINT64_C(0xf0000)
+#define LAYOUT_ACPI_GPA UINT64_C(0xe0000) /* RSDP here: also found by scanning (ACPI 6.4, 5.2.5.1) */
+#define LAYOUT_ACPI_END UINT64_C(0xef000)
+#define LAYOUT_GENERATION_GPA                                                                                \
+    UINT64_C(0xef000) /* 16 bytes in a page of their own: the VM generation ID (boot/acpi.h) */
 #define LAYOUT_MPCONFIG_GPA UINT64_C(0xf0000) /* what the pointer at LAYOUT_MPTABLE_GPA points to */
 #define LAYOUT_MPCONFIG_END UINT64_C(0xffff0)
 #define LAYOUT_RESET_GPA    UINT64_C(0xffff0) /* a PC's reset vector: kernels jump here to reboot "by BIOS" */
@@ -39,7 +41,7 @@
 #define LAYOUT_CMOS_DATA     0x71u
 #define LAYOUT_ACPI_SLEEP    0x600u /* hardware-reduced ACPI: sleep control; + 1: sleep status; + 2: reset */
 #define LAYOUT_ACPI_EVENTS                                                                                   \
-    0x604u /* u32: which event the GED is to report; reading clears (power button: bit 0) */
+    0x604u /* u32: which events the GED is to report; reading clears (power button: bit 0, generation: 1) */
 
 /* Interrupt lines (GSIs) of the IOAPIC. */
 #define LAYOUT_COM1_GSI    4u

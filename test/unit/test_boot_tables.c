@@ -361,7 +361,8 @@ Test(boot_tables, dsdt_is_what_iasl_understands)
     cr_assert_eq(fwrite(at(&machine, dsdt, length), 1, length, file), length, "written");
     fclose(file);
     snprintf(command, sizeof(command),
-             "cd %s && iasl -d dsdt.aml >log 2>&1 && test $(grep -c LNRO0005 dsdt.dsl) = 64 && grep -q "
+             "cd %s && iasl -d dsdt.aml >log 2>&1 && test $(grep -c LNRO0005 dsdt.dsl) = 64 && test $(grep "
+             "-c VM_Gen_Counter dsdt.dsl) = 2 && grep -q "
              "PNP0501 dsdt.dsl && "
              "iasl -p again dsdt.dsl >>log 2>&1 && grep -q '0 Errors, 0 Warnings' log",
              folder);
