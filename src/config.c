@@ -33,8 +33,11 @@ void config_free(struct config *config)
     free(config->net_backend);
     free(config->net_bridge);
     free(config->name);
-    for (unsigned i = 0; i < config->drive_count; i++)
+    free(config->restore);
+    for (unsigned i = 0; i < config->drive_count; i++) {
         free(config->drives[i].path);
+        free(config->drives[i].id);
+    }
     *config = (struct config){0};
 }
 
@@ -63,8 +66,11 @@ int config_add_drive(struct config *config, const struct drive_config *drive, bo
         return fail(-ENOSPC, "%s: a VM has at most %u disks", path, CONFIG_DRIVES_MAX);
     struct drive_config copy = *drive;
     copy.path = strdup(path);
-    if (!copy.path)
+    copy.id = drive->id ? strdup(drive->id) : NULL;
+    if (!copy.path || (drive->id && !copy.id)) {
+        free(copy.path);
         return fail(-ENOMEM, "no memory for the configuration");
+    }
     unsigned at = root ? 0 : config->drive_count;
     memmove(&config->drives[at + 1], &config->drives[at], (config->drive_count - at) * sizeof(copy));
     config->drives[at] = copy;
@@ -90,7 +96,7 @@ int config_add_net(struct config *config, const char *text)
 
 int config_check(const struct config *config)
 {
-    if (!config->kernel)
+    if (!config->kernel && !config->restore)
         return fail(-EINVAL,
                     "no kernel: give --kernel FILE (a vmlinux or bzImage; `volt-kernel path` names one that "
                     "was imported, `make run` fetches one)");

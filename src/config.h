@@ -13,6 +13,7 @@
 #define CONFIG_DRIVES_MAX 62u /* virtio slots (vcpu/layout.h) less the entropy device and the balloon */
 
 struct drive_config {
+    char *id;   /* the API's drive_id; NULL: none */
     char *path; /* or volume:DIR or cas:NAME, in the store (dev/disk_cas.h) */
     bool read_only;
     bool direct;     /* O_DIRECT: past the host's page cache */
@@ -49,8 +50,12 @@ struct config {
     char *serial_path;
     bool boot_timer; /* dev/boot_timer.h */
     struct sandbox_config sandbox;
-    const char *control_socket; /* its file is removed at the end; NULL: there is none. Lent. */
-    bool same_folders;          /* other disks may be opened later from the folders of those that are given */
+    const char *control_socket;      /* its file is removed at the end; NULL: there is none. Lent. */
+    char *restore;                   /* the folder of a snapshot; NULL: boot */
+    const struct snapshot *snapshot; /* to go on from, in place of a boot; NULL: boot. Lent. */
+    bool stay_paused;                /* do not go on by itself */
+    bool clock_catches_up;           /* the guest's clock jumps over the time since it was saved */
+    bool same_folders; /* other disks may be opened later from the folders of those that are given */
 };
 
 /* A VM of 128 MiB and one CPU with its console on stdio, and nothing to boot yet. */

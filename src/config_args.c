@@ -21,6 +21,7 @@ enum {
     OPTION_ALLOW_PATH,
     OPTION_UID,
     OPTION_GID,
+    OPTION_RESTORE,
 };
 
 static const struct argp_option options[] = {
@@ -29,6 +30,10 @@ static const struct argp_option options[] = {
     {"initrd", OPTION_INITRD, "FILE", 0, "initial RAM disk", 1},
     {"append", OPTION_APPEND, "WORDS", 0, "add to the default kernel command line", 1},
     {"cmdline", OPTION_CMDLINE, "WORDS", 0, "replace the default kernel command line", 1},
+    {"restore", OPTION_RESTORE, "DIR", 0,
+     "in place of a kernel: go on from the snapshot in DIR (voltctl snapshot makes one). Disks and network "
+     "cards that are given take the places of those that it had, in their order",
+     1},
 
     {NULL, 0, NULL, 0, "What it has:", 2},
     {"memory", 'm', "SIZE", 0, "memory, as in 128M or 2G (default 128M)", 2},
@@ -46,7 +51,8 @@ static const struct argp_option options[] = {
     {"uid", OPTION_UID, "N", 0, "become this user before the guest runs, for who starts VMs as root", 4},
     {"gid", OPTION_GID, "N", 0, "and this group, without any other", 4},
     {"allow-path", OPTION_ALLOW_PATH, "DIR[,ro]", 0,
-     "disks may be opened from DIR after the start, too (may be given again)", 4},
+     "disks may be opened from DIR after the start, too, and snapshots be written to it (may be given again)",
+     4},
 
     {NULL, 0, NULL, 0, "And:", 5},
     {"config", OPTION_CONFIG, "FILE", 0,
@@ -118,6 +124,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case 'm': r = size_parse(argument, &config->memory); break;
     case 'c': r = set_cpus(config, argument); break;
     case OPTION_INITRD: r = config_set_text(&config->initrd, argument); break;
+    case OPTION_RESTORE: r = config_set_text(&config->restore, argument); break;
     case OPTION_CMDLINE: r = config_set_text(&config->cmdline, argument); break;
     case OPTION_APPEND: r = config_set_text(&config->append, argument); break;
     case OPTION_HUGEPAGES: config->pages = GUEST_PAGES_HUGETLB; break;

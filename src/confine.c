@@ -78,7 +78,7 @@ int confine(const struct config *config)
     if (r == 0)
         r = add_nets(&wanted, config);
     if (r == 0 && config->control_socket) {
-        wanted.opens_files = true;
+        wanted.opens_files = wanted.forks = true;
         r = sandbox_add_path(
             &wanted,
             &(struct sandbox_path){.path = folder_of(config->control_socket, control), .removes = true});

@@ -121,8 +121,9 @@ static int make(struct loop *loop, const struct config *config, unsigned index,
     const struct virtio_balloon_options balloon = {
         .target = config->balloon.target,
         .deflate_on_oom = config->balloon.deflate_on_oom,
-        /* Of the hugetlb pool nothing can come back (guest_mem_discard): a guest need not tell. */
-        .reporting = config->balloon.reporting && config->pages != GUEST_PAGES_HUGETLB,
+        /* Of the hugetlb pool nothing can come back (guest_mem_discard): a guest need not tell. One from a
+         * snapshot has what it had. */
+        .reporting = config->balloon.reporting && (config->pages != GUEST_PAGES_HUGETLB || config->snapshot),
         .hinting = config->balloon.hinting,
         .stats_seconds = config->balloon.stats_seconds,
     };

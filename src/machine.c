@@ -334,6 +334,12 @@ int machine_start(struct machine *machine, const struct config *config, enum mac
         return r;
     }
     confine_loop();
+    if (config->snapshot) {
+        set_state(machine, MACHINE_PAUSED);
+        if (!config->stay_paused)
+            machine_resume(machine);
+        return 0;
+    }
     vm_resume(&machine->vm);
     set_state(machine, MACHINE_RUNNING);
     return 0;

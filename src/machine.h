@@ -47,7 +47,8 @@ int machine_new(struct loop *loop, const struct machine_observer *observer, stru
 /*
  * Makes all that `config` asks for and runs it. `config` is lent until the machine ends. On failure the
  * message is fail_text(), *ret_blame says whose fault it is, and the machine is not started: it may be tried
- * again, unless the host failed once the VM was made (-ENOTRECOVERABLE from then on).
+ * again, unless the host failed once the VM was made (-ENOTRECOVERABLE from then on). With config->snapshot
+ * it goes on where that was saved, or is PAUSED there if config->stay_paused.
  */
 int machine_start(struct machine *machine, const struct config *config, enum machine_status *ret_blame);
 
@@ -59,6 +60,23 @@ void machine_pause(struct machine *machine);
 
 /* Of a paused machine only. */
 void machine_resume(struct machine *machine);
+
+/* A file of a snapshot. With a descriptor of an empty file it is written to that, and the path is for
+ * messages; without one (-1) a file is made, and gets its name when all of it is on the disk. */
+struct machine_snapshot_file {
+    const char *path;
+    int fd; /* lent for the call */
+};
+
+/*
+ * Saves a paused machine into two files (snapshot.h). It may be resumed as soon as this returns.
+ * saved(context, result) is called later: 0, and all is on the disk, or a negative errno with a message.
+ * Errors at once are those of the files, -EACCES if the sandbox is closed to them, -EBUSY while another
+ * snapshot is being written; no file is left then, and saved() is not called.
+ */
+typedef void machine_saved(void *context, int result);
+int machine_snapshot(struct machine *machine, const struct machine_snapshot_file *state,
+                     const struct machine_snapshot_file *memory, machine_saved *saved, void *context);
 
 /* The first reason counts. `message` is said when the console's last output is out. */
 void machine_end(struct machine *machine, enum machine_status status, const char *message);

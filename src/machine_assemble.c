@@ -1,6 +1,8 @@
 /* Putting a machine together from its configuration, step by step. */
+#include "boot/acpi.h"
 #include "devices.h"
 #include "machine_internal.h"
+#include "snapshot.h"
 
 #include <fcntl.h>
 
@@ -8,8 +10,9 @@
 static int open_files(struct machine *machine)
 {
     const struct config *config = machine->config;
-    int r = config->kernel ? open_input_file("--kernel", config->kernel, &machine->kernel_fd) : 0;
-    if (r == 0 && config->initrd)
+    bool boots = !config->snapshot;
+    int r = boots && config->kernel ? open_input_file("--kernel", config->kernel, &machine->kernel_fd) : 0;
+    if (r == 0 && boots && config->initrd)
         r = open_input_file("--initrd", config->initrd, &machine->initrd_fd);
     if (r == 0)
         r = config_command_line(config, &machine->command_line);
@@ -23,7 +26,10 @@ static int open_files(struct machine *machine)
 
 static int make_memory(struct machine *machine)
 {
-    return guest_mem_new(machine->config->memory, machine->config->pages, &machine->mem);
+    const struct config *config = machine->config;
+    if (config->snapshot)
+        return guest_mem_from_file(config->snapshot->memory_fd, config->memory, config->pages, &machine->mem);
+    return guest_mem_new(config->memory, config->pages, &machine->mem);
 }
 
 static int make_vm(struct machine *machine)
@@ -132,14 +138,29 @@ static int load_guest(struct machine *machine)
         .virtio_count = machine->slots,
         .serial = config->serial != SERIAL_OFF,
     };
+    if (config->snapshot)
+        return 0;
     int r = boot_load(&boot, &machine->mem, &machine->entry);
     cleanup_fd(&machine->kernel_fd);
     cleanup_fd(&machine->initrd_fd);
     return r;
 }
 
+/* A copy is a new machine from its first instruction. */
+static int go_on_from_snapshot(struct machine *machine)
+{
+    int r = machine_load(machine, machine->config->snapshot->machine);
+    if (r == 0)
+        r = acpi_write_generation(&machine->mem);
+    if (r == 0)
+        acpi_pm_new_generation(&machine->acpi_pm);
+    return r;
+}
+
 static int set_entry(struct machine *machine)
 {
+    if (machine->config->snapshot)
+        return go_on_from_snapshot(machine);
     return vm_set_pvh_entry(&machine->vm, machine->entry.kernel_entry, machine->entry.start_info);
 }
 

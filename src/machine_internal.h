@@ -45,7 +45,8 @@ struct machine {
     size_t (*filter_input)(void *machine, uint8_t *bytes, size_t length); /* what was typed */
 
     struct vcpu_callbacks callbacks;
-    struct mailbox *news; /* from vCPU threads: one has parked, or stopped and why */
+    struct machine_saving *saving; /* the snapshot that is being written, or NULL */
+    struct mailbox *news;          /* from vCPU threads: one has parked, or stopped and why */
     ev_signal signals[3];
     bool console_closed;   /* at the end: all that the guest said is written */
     bool powered_off;      /* a kernel that panics does not power off */
@@ -55,3 +56,11 @@ struct machine {
 /* machine_assemble.c: from machine->config to a machine that can run, its vCPUs not started. On failure
  * *ret_blame says whose fault it is, with a message. */
 int machine_assemble(struct machine *machine, enum machine_status *ret_blame);
+
+/*
+ * machine_state.c: the state of a paused machine beside its memory, and back into one that was just put
+ * together and has its memory. It is then as after a pause. Errors as state_load() and vm_load() have them.
+ */
+int machine_save(const struct machine *machine, struct state_writer *to);
+int machine_load(struct machine *machine, struct state_reader from);
+int machine_save_config(const struct machine *machine, struct state_writer *to);

@@ -3,10 +3,29 @@
 #include "confine.h"
 #include "ctl/firecracker.h"
 #include "machine.h"
+#include "snapshot_config.h"
 #include "terminal.h"
 
 #include <stdio.h>
 #include <string.h>
+
+/* Starts it from the snapshot that `config` names. */
+static int restore(struct machine *machine, const struct config *config, enum machine_status *ret_blame)
+{
+    static struct config merged; /* to the end of the process */
+    struct snapshot snapshot;
+    *ret_blame = MACHINE_BAD_CONFIG;
+    int r = snapshot_open_folder(config->restore, &snapshot);
+    if (r == 0)
+        r = snapshot_make_config(&snapshot, config, &merged);
+    if (r == 0)
+        r = snapshot_check_config(&merged);
+    if (r == 0)
+        r = machine_start(machine, &merged, ret_blame);
+    merged.snapshot = NULL; /* it is in the machine now */
+    snapshot_close(&snapshot);
+    return r;
+}
 
 static int run_alone(struct loop *loop, const struct config *config)
 {
@@ -14,7 +33,7 @@ static int run_alone(struct loop *loop, const struct config *config)
     enum machine_status blame = MACHINE_HOST_FAILED;
     int r = machine_new(loop, &(struct machine_observer){0}, &machine);
     if (r == 0)
-        r = machine_start(machine, config, &blame);
+        r = config->restore ? restore(machine, config, &blame) : machine_start(machine, config, &blame);
     if (r < 0) {
         say("%s", fail_text());
         return blame;

@@ -38,6 +38,8 @@ struct ctl {
     struct loop_timer metrics_timer;  /* JSON lines, once a minute */
     struct loop_timer shutdown_timer; /* the deadline of PUT /vm/shutdown */
     struct api_pause *pausing;        /* requests that wait for the end of a pause */
+    struct api_saving *saving;        /* the snapshot that is being written, or NULL */
+    unsigned unlisted_nets;           /* cards of the machine before those of the keys */
 };
 
 struct api_call {
@@ -96,8 +98,25 @@ api_function api_get_sandbox;
 
 /* api_machine.c */
 api_function api_put_machine_config, api_patch_machine_config, api_put_boot_source, api_put_cpu_config,
-    api_put_action, api_patch_vm, api_put_power_button, api_put_shutdown, api_put_snapshot_create,
-    api_put_snapshot_load, api_put_snapshot_other;
+    api_put_action, api_patch_vm, api_put_power_button, api_put_shutdown;
+
+/* api_snapshot.c */
+api_function api_put_snapshot_create, api_put_snapshot_load, api_put_snapshot_other;
+
+/* Goes on from the snapshot that the command line names. As api_start(). */
+int api_restore_base(struct api_call *call);
+
+/* The machine is paused: a snapshot that waited for it is begun. True if the machine is to go on. */
+bool api_saving_paused(struct ctl *ctl);
+
+/* The machine ends: a snapshot that waited for a pause will not be. */
+void api_saving_ended(struct ctl *ctl);
+
+/* keys_from_config.c: adds to `keys` what `config` has of machine, boot and disks; of cards; of a balloon.
+ * -ENOMEM with a message. */
+int api_take_config(const struct config *config, struct keys_config *keys);
+int api_take_nets(const struct config *config, struct keys_config *keys);
+int api_take_balloon(const struct config *config, struct keys_config *keys);
 
 /* api_devices.c */
 api_function api_put_drive, api_patch_drive, api_put_net, api_patch_net, api_put_entropy, api_put_serial,
@@ -132,6 +151,9 @@ void api_signalled(void *context, int number);
 /* Starts the machine with what was configured; on failure the words are in call->fault, as Firecracker has
  * them. */
 int api_start(struct api_call *call);
+
+/* A machine runs, or is paused where it was saved: metrics are written from now on. */
+void api_started(struct ctl *ctl);
 
 /* Makes the timers of a new struct ctl ready. */
 void api_init_timers(struct ctl *ctl);

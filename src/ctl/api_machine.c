@@ -186,6 +186,7 @@ static void pause_ended(struct ctl *ctl, bool paused)
         machine_resume(ctl->machine); /* the last word was to resume */
 }
 
+/* A snapshot of a machine that ran has it go on, unless somebody else wants it to be paused. */
 void api_state_changed(struct ctl *ctl, enum machine_state state)
 {
     static const char *const words[] = {"not-started", "running", "pausing", "paused", "ending"};
@@ -196,8 +197,14 @@ void api_state_changed(struct ctl *ctl, enum machine_state state)
         text_json_string(&more, reason, strlen(reason));
     }
     events_send(&ctl->events, words[state], more.at ? more.at : "");
-    if (state == MACHINE_PAUSED || state == MACHINE_ENDING)
-        pause_ended(ctl, state == MACHINE_PAUSED);
+    if (state == MACHINE_ENDING)
+        api_saving_ended(ctl);
+    if (state != MACHINE_PAUSED && state != MACHINE_ENDING)
+        return;
+    bool resume = state == MACHINE_PAUSED && api_saving_paused(ctl) && !ctl->pausing;
+    pause_ended(ctl, state == MACHINE_PAUSED);
+    if (resume)
+        machine_resume(ctl->machine);
 }
 
 void api_signalled(void *context, int number)
@@ -255,41 +262,4 @@ int api_put_shutdown(struct api_call *call, void *object)
     if (!ctl->shutdown_timer.op.in_flight) /* the first deadline holds */
         loop_timer_start(ctl->loop, &ctl->shutdown_timer, MAX(milliseconds, 1) * 1000000);
     return 0;
-}
-
-/* ---- Snapshots ---- */
-
-int api_put_snapshot_create(struct api_call *call, void *object)
-{
-    (void)object;
-    return api_fault(call, -EINVAL, "The requested operation is not supported: snapshots.");
-}
-
-int api_put_snapshot_load(struct api_call *call, void *object)
-{
-    const struct keys_snapshot_load *wanted = object;
-    if (wanted->mem_backend && wanted->mem_file_path)
-        return api_fault(
-            call, -EINVAL,
-            "An error occurred when deserializing the json body of a request: too many fields: either "
-            "`mem_backend` or `mem_file_path` exclusively is required.");
-    if (!wanted->mem_backend && !wanted->mem_file_path)
-        return api_fault(
-            call, -EINVAL,
-            "An error occurred when deserializing the json body of a request: missing field: either "
-            "`mem_backend` or `mem_file_path` is required.");
-    if (call->ctl->boot_path)
-        return api_fault(
-            call, -EINVAL,
-            "Load snapshot error: Loading a microVM snapshot not allowed after configuring boot-specific "
-            "resources.");
-    return api_fault(call, -EINVAL, "The requested operation is not supported: snapshots.");
-}
-
-int api_put_snapshot_other(struct api_call *call, void *object)
-{
-    (void)object;
-    if (!call->id)
-        return api_fault(call, -EINVAL, "Missing snapshot operation type.");
-    return api_fault(call, -EINVAL, "Invalid request method and/or path: PUT /snapshot/%s.", call->id);
 }

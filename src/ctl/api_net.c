@@ -135,7 +135,7 @@ int api_patch_net(struct api_call *call, void *object)
         r = limits_of(call, update->tx_rate_limiter, "tx_rate_limiter", &tx);
     if (r < 0)
         return r;
-    machine_limit_net(ctl->machine, ctl->base->net_count + (unsigned)index,
+    machine_limit_net(ctl->machine, ctl->unlisted_nets + (unsigned)index,
                       update->rx_rate_limiter ? &rx : NULL, update->tx_rate_limiter ? &tx : NULL);
     take_limiter(&net_at(ctl, index)->rx_rate_limiter, &update->rx_rate_limiter);
     take_limiter(&net_at(ctl, index)->tx_rate_limiter, &update->tx_rate_limiter);

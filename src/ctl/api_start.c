@@ -36,7 +36,8 @@ static int build_drives(const struct ctl *ctl, struct config *built)
     const struct keys_drive *drives = ctl->keys.drives.items;
     for (size_t i = 0; i < ctl->keys.drives.count; i++) {
         bool root = drives[i].is_root_device.value;
-        const struct drive_config drive = {.path = drives[i].path_on_host,
+        const struct drive_config drive = {.id = drives[i].drive_id,
+                                           .path = drives[i].path_on_host,
                                            .read_only = drives[i].is_read_only.value};
         int r = config_add_drive(built, &drive, root);
         if (r == 0 && root && drives[i].partuuid) {
@@ -121,6 +122,7 @@ int api_start(struct api_call *call)
     if (r == 0 && ctl->built.memory > GUEST_MEM_MAX)
         r = fail(-ENOMEM, "more memory than a guest can have");
     ctl->start_cpu_us = metrics_cpu_us();
+    ctl->unlisted_nets = ctl->base->net_count;
     if (r == 0)
         r = machine_start(ctl->machine, &ctl->built, &blame);
     if (r == -ENOMEM)
@@ -129,10 +131,15 @@ int api_start(struct api_call *call)
                          api_os_error(ENOMEM));
     if (r < 0)
         return api_fault(call, r, "Start microvm error: %s", fail_text());
+    api_started(ctl);
+    return 0;
+}
+
+void api_started(struct ctl *ctl)
+{
     (void)api_write_metrics(ctl);
     if (ctl->metrics.fd >= 0)
         loop_timer_start(ctl->loop, &ctl->metrics_timer, METRICS_NS);
-    return 0;
 }
 
 void api_init_timers(struct ctl *ctl)

@@ -174,56 +174,6 @@ static int read_metadata(struct ctl *ctl)
     return r;
 }
 
-/* ---- From a command line to keys ---- */
-
-static int add_base_drives(struct ctl *ctl, const struct config *base)
-{
-    ctl->keys.drives.items = calloc(base->drive_count ? base->drive_count : 1, sizeof(struct keys_drive));
-    if (!ctl->keys.drives.items)
-        return fail(-ENOMEM, "no memory for the configuration");
-    for (unsigned i = 0; i < base->drive_count; i++) {
-        struct keys_drive *drive = (struct keys_drive *)ctl->keys.drives.items + i;
-        bool root = i == 0 && base->has_rootfs;
-        *drive = (struct keys_drive){.is_root_device = {root, true},
-                                     .cache_type = {1, true},
-                                     .is_read_only = {base->drives[i].read_only, true},
-                                     .io_engine = {0, true}};
-        ctl->keys.drives.count++;
-        if (api_set_text(&drive->path_on_host, base->drives[i].path) < 0 ||
-            (root ? api_set_text(&drive->drive_id, "rootfs") < 0
-                  : asprintf(&drive->drive_id, "disk%u", i) < 0))
-            return fail(-ENOMEM, "no memory for the configuration");
-    }
-    return 0;
-}
-
-static int take_base(struct ctl *ctl, const struct config *base)
-{
-    struct keys_machine *machine = calloc(1, sizeof(*machine));
-    if (!machine)
-        return fail(-ENOMEM, "no memory for the configuration");
-    ctl->keys.machine_config = machine;
-    *machine = (struct keys_machine){
-        .vcpu_count = {base->cpus, true},
-        .mem_size_mib = {base->memory / MIB, true},
-        .smt = {false, true},
-        .track_dirty_pages = {false, true},
-        .huge_pages = {base->pages == GUEST_PAGES_HUGETLB ? KEYS_HUGE_2M : KEYS_HUGE_NONE, true},
-    };
-    if (!base->kernel)
-        return 0;
-    struct keys_boot_source *boot = calloc(1, sizeof(*boot));
-    if (!boot)
-        return fail(-ENOMEM, "no memory for the configuration");
-    ctl->keys.boot_source = boot;
-    int r = api_set_text(&boot->kernel_image_path, base->kernel);
-    if (r == 0)
-        r = api_set_text(&boot->initrd_path, base->initrd);
-    if (r == 0)
-        r = api_set_text(&boot->boot_args, base->cmdline);
-    return r == 0 ? add_base_drives(ctl, base) : r;
-}
-
 /* ---- Life ---- */
 
 static void changed(void *context, enum machine_state state)
@@ -351,7 +301,7 @@ int ctl_new(struct loop *loop, const struct ctl_config *config, const struct con
                 config->firecracker ? "Running Firecracker v%s" : "Running Stardust (API of Firecracker %s)",
                 CTL_FIRECRACKER_VERSION);
     if (r == 0)
-        r = take_base(&ctl, base);
+        r = api_take_config(base, &ctl.keys);
     if (r == 0) {
         *ret_blame = MACHINE_HOST_FAILED;
         r = machine_new(loop, &observer, &ctl.machine);
@@ -380,18 +330,20 @@ int ctl_new(struct loop *loop, const struct ctl_config *config, const struct con
 /* The words of a start that failed, without those that say it is one. */
 static const char *without_start_words(const char *words)
 {
-    static const char prefix[] = "Start microvm error: ";
-    if (!words)
-        return "";
-    return words + (strncmp(words, prefix, sizeof(prefix) - 1) == 0 ? sizeof(prefix) - 1 : 0);
+    static const char *const prefixes[] = {"Start microvm error: ", "Load snapshot error: "};
+    for (size_t i = 0; words && i < ARRAY_SIZE(prefixes); i++)
+        if (strncmp(words, prefixes[i], strlen(prefixes[i])) == 0)
+            return words + strlen(prefixes[i]);
+    return words ? words : "";
 }
 
 int ctl_start(struct ctl *ctl, enum machine_status *ret_blame)
 {
-    if (!ctl->keys.boot_source)
+    bool restores = ctl->base->restore;
+    if (!ctl->keys.boot_source && !restores)
         return 0;
     struct api_call call = {.ctl = ctl};
-    int r = api_start(&call);
+    int r = restores ? api_restore_base(&call) : api_start(&call);
     *ret_blame = MACHINE_BAD_CONFIG;
     if (r < 0)
         (void)fail(r, "%s%s%s", ending_words(ctl),

@@ -1,5 +1,7 @@
 #include "ctl/firecracker.h"
 
+#include "snapshot.h"
+
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -185,6 +187,27 @@ static int ended_well(const char *id)
     return 0;
 }
 
+/* Version 1 of our files is what Firecracker's clients know as its version 11. */
+static int describe(const struct ctl_options *to)
+{
+    char words[512];
+    uint32_t version;
+    int r = snapshot_version(to->describe_snapshot, &version);
+    if (r == 0) {
+        printf("v%u.0.0\n", version + FIRECRACKER_SNAPSHOT_BEFORE);
+        return ended_well(to->config.id);
+    }
+    if (r == -EBADMSG)
+        snprintf(words, sizeof(words),
+                 "When printing Snapshot Data format: Invalid data format version of snapshot file: %s",
+                 fail_text());
+    else
+        snprintf(words, sizeof(words),
+                 "When printing Snapshot Data format: Unable to open snapshot state file: %s (os error %d)",
+                 strerror(-r), -r);
+    return ended(to->config.id, FIRECRACKER_GENERIC_ERROR, words);
+}
+
 /* What only asks the program something. -1: nothing does. */
 static int answer(const struct ctl_options *to)
 {
@@ -193,20 +216,14 @@ static int answer(const struct ctl_options *to)
         puts(FIRECRACKER_SNAPSHOT_VERSION);
         return ended_well(to->config.id);
     }
-    const char *path = to->describe_snapshot ? to->describe_snapshot : to->seccomp_filter;
+    if (to->describe_snapshot)
+        return describe(to);
+    const char *path = to->seccomp_filter;
     if (!path)
         return -1;
     CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     int error = errno;
-    if (to->describe_snapshot && fd < 0)
-        snprintf(words, sizeof(words),
-                 "When printing Snapshot Data format: Unable to open snapshot state file: %s (os error %d)",
-                 strerror(error), error);
-    else if (to->describe_snapshot)
-        snprintf(words, sizeof(words),
-                 "When printing Snapshot Data format: Invalid data format version of snapshot file: not a "
-                 "snapshot of Firecracker's");
-    else if (fd < 0)
+    if (fd < 0)
         snprintf(words, sizeof(words), "Seccomp error: Filter file open error: %s (os error %d)",
                  strerror(error), error);
     else /* never run with less than was asked for */

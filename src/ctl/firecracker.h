@@ -9,6 +9,7 @@
 
 /* The data format of its snapshots. */
 #define FIRECRACKER_SNAPSHOT_VERSION "v11.0.0"
+#define FIRECRACKER_SNAPSHOT_BEFORE  10u /* versions that it had before our first */
 
 /* Exit statuses (src/vmm/src/lib.rs, FcExitCode). */
 enum {

@@ -16,6 +16,9 @@
 /* Places for connections. A client library keeps a handful open; each is a descriptor of the VM's process. */
 #define HTTP_CONNECTIONS_MAX 64u
 
+/* Descriptors that may come with one request, by SCM_RIGHTS in any of its bytes. */
+#define HTTP_DESCRIPTORS_MAX 4u
+
 struct http_server;
 
 enum request_method { METHOD_GET, METHOD_PUT, METHOD_PATCH, METHOD_DELETE };
@@ -26,6 +29,8 @@ struct http_request {
     const char *path; /* without scheme, host and query; begins with '/' unless it is empty */
     const char *body; /* NUL-terminated; NULL: none */
     size_t body_length;
+    int *descriptors; /* that came with it; closed after the answer */
+    unsigned descriptor_count;
     pid_t peer_pid; /* of the process that connected */
     uid_t peer_uid;
 };

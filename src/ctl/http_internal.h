@@ -19,6 +19,8 @@ struct http_connection {
     struct http_connection *next,
         *before; /* in order of their last request: the one that waits longest is first */
     int fd;
+    int descriptors[HTTP_DESCRIPTORS_MAX]; /* came by SCM_RIGHTS, for the next request that is complete */
+    unsigned descriptor_count;
     ev_io readable, writable;
 
     http_parser parser;
@@ -62,6 +64,9 @@ void http_parse(struct http_connection *connection);
 
 /* After an answer: the next request may come. */
 void http_forget_request(struct http_connection *connection);
+
+/* Closes what came with a request and was not taken. */
+void http_drop_descriptors(struct http_connection *connection);
 
 /* Add to the output: the status line and the headers of every answer; a whole answer. */
 void http_write_head(struct http_connection *connection, int status);

@@ -191,9 +191,17 @@ static char *bare_path(char *path)
     return path[0] == '/' ? path : path + strlen(path);
 }
 
+void http_drop_descriptors(struct http_connection *connection)
+{
+    for (unsigned i = 0; i < connection->descriptor_count; i++)
+        cleanup_fd(&connection->descriptors[i]);
+    connection->descriptor_count = 0;
+}
+
 void http_forget_request(struct http_connection *connection)
 {
     connection->answering = false;
+    http_drop_descriptors(connection);
     if (connection->body.capacity > 4096)
         text_free(&connection->body);
     http_parser_pause(&connection->parser, 0);
@@ -210,6 +218,8 @@ static void hand_over(struct http_connection *connection)
     request->path = bare_path(connection->path.at);
     request->body_length = connection->body.length;
     request->body = request->body_length > 0 ? connection->body.at : NULL;
+    request->descriptors = connection->descriptors;
+    request->descriptor_count = connection->descriptor_count;
     connection->server->config.handle(connection->server->config.context, request);
 }
 

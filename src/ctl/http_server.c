@@ -33,6 +33,7 @@ static void free_connection(struct http_connection *connection)
     ev_io_stop(connection->server->ev, &connection->readable);
     ev_io_stop(connection->server->ev, &connection->writable);
     close(connection->fd);
+    http_drop_descriptors(connection);
     text_free(&connection->path);
     text_free(&connection->body);
     text_free(&connection->header);
@@ -195,12 +196,47 @@ static void run(struct http_connection *connection)
     set_busy(connection, unsent || connection->begun || connection->input.length > 0);
 }
 
+/* Those that are too many are closed. */
+static void take_descriptors(struct http_connection *connection, struct msghdr *message)
+{
+    for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part; part = CMSG_NXTHDR(message, part)) {
+        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t at = 0; at + sizeof(int) <= part->cmsg_len - CMSG_LEN(0); at += sizeof(int)) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(part) + at, sizeof(fd));
+            if (connection->descriptor_count < HTTP_DESCRIPTORS_MAX)
+                connection->descriptors[connection->descriptor_count++] = fd;
+            else
+                close(fd);
+        }
+    }
+}
+
+/* recv() of bytes, and of descriptors that come with them. */
+static ssize_t receive(struct http_connection *connection)
+{
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int) * HTTP_DESCRIPTORS_MAX)];
+    } control;
+    struct iovec bytes = {.iov_base = read_buffer, .iov_len = sizeof(read_buffer)};
+    struct msghdr message = {.msg_iov = &bytes,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof(control.bytes)};
+    ssize_t length = recvmsg(connection->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (length >= 0)
+        take_descriptors(connection, &message);
+    return length;
+}
+
 static void read_ready(struct ev_loop *ev, ev_io *watcher, int events)
 {
     (void)ev;
     (void)events;
     struct http_connection *connection = watcher->data;
-    ssize_t length = recv(connection->fd, read_buffer, sizeof(read_buffer), MSG_DONTWAIT);
+    ssize_t length = receive(connection);
     if (length < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (length <= 0) { /* what it has asked for still goes out */

@@ -137,11 +137,13 @@ struct keys_memory_hotplug_update {
     struct json_number requested_size_mib;
 };
 
+enum { KEYS_DIFF, KEYS_FULL };
 struct keys_snapshot_create {
     struct json_number snapshot_type;
     char *snapshot_path, *mem_file_path;
 };
 
+enum { KEYS_FILE, KEYS_UFFD };
 struct keys_mem_backend {
     char *backend_path;
     struct json_number backend_type;
@@ -155,6 +157,7 @@ struct keys_vsock_override {
     char *uds_path;
 };
 
+enum { KEYS_RESTORE_SNAPSHOT, KEYS_RESTORE_NONE, KEYS_RESTORE_TRANSPARENT, KEYS_RESTORE_2M };
 struct keys_snapshot_load {
     char *snapshot_path, *mem_file_path;
     struct keys_mem_backend *mem_backend;

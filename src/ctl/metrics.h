@@ -20,7 +20,7 @@ struct metrics_row {
 struct metrics {
     struct metrics_row rows[METRICS_ROWS_MAX];
     uint64_t deprecated;
-    uint64_t pause_us, resume_us; /* of the last */
+    uint64_t pause_us, resume_us, save_full_us, save_diff_us, load_us; /* of the last */
     uint64_t lines_failed;
     uint64_t signals[METRICS_SIGNALS_MAX];
     uint64_t startup_us, startup_cpu_us; /* from the launcher's clock to the first request; 0: not told */

@@ -152,6 +152,12 @@ static void add_own(struct facts *facts, const struct metrics *metrics, const st
     add_value(facts, "api_server", "process_startup_time_cpu_us", metrics->startup_cpu_us);
     add_value(facts, "latencies_us", "pause_vm", metrics->pause_us);
     add_value(facts, "latencies_us", "resume_vm", metrics->resume_us);
+    add_value(facts, "latencies_us", "full_create_snapshot", metrics->save_full_us);
+    add_value(facts, "latencies_us", "vmm_full_create_snapshot", metrics->save_full_us);
+    add_value(facts, "latencies_us", "diff_create_snapshot", metrics->save_diff_us);
+    add_value(facts, "latencies_us", "vmm_diff_create_snapshot", metrics->save_diff_us);
+    add_value(facts, "latencies_us", "load_snapshot", metrics->load_us);
+    add_value(facts, "latencies_us", "vmm_load_snapshot", metrics->load_us);
     add_value(facts, "latencies_us", "vmm_pause_vm", metrics->pause_us);
     add_value(facts, "latencies_us", "vmm_resume_vm", metrics->resume_us);
     add_count(facts, "deprecated_api", NULL, "deprecated_http_api_calls", "", metrics->deprecated);

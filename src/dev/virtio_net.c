@@ -351,6 +351,11 @@ int virtio_net_new(struct loop *loop, struct net_backend *backend, const struct 
     return 0;
 }
 
+void virtio_net_mac(const struct virtio_device *device, uint8_t ret_mac[ETH_ALEN])
+{
+    memcpy(ret_mac, container_of(device, struct virtio_net, device)->mac, ETH_ALEN);
+}
+
 /* --- limits and counters --- */
 
 void virtio_net_limit(struct virtio_device *device, const struct rate_limiter_config *rx,

@@ -39,6 +39,9 @@ void virtio_net_observe(struct virtio_device *device, const struct virtio_net_ob
 /* The backend works again. */
 void virtio_net_retry(struct virtio_device *device);
 
+/* The address that it was made with. */
+void virtio_net_mac(const struct virtio_device *device, uint8_t ret_mac[ETH_ALEN]);
+
 /* Asks the guest to tell its neighbours where it is, by gratuitous ARP (5.1.6.5.4). Also after virtio_load(),
  * by itself. */
 void virtio_net_announce(struct virtio_device *device);

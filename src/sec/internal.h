@@ -5,8 +5,8 @@
 
 /* The filter of this thread. Negative errno. */
 int filter_load(enum sandbox_role role);
-/* Which filters the loop gets. */
-void filter_choose(const struct sandbox_config *config);
+/* Which filters the loop gets; `makes`: it may make files. */
+void filter_choose(const struct sandbox_config *config, bool makes);
 /* The name of a system call, or NULL. */
 const char *filter_call_name(int number);
 /* Takes SIGSYS: a call that is not allowed ends the process. */

@@ -25,6 +25,7 @@ enum {
     FS_READ_DIR = 1 << 3,
     FS_REMOVE_DIR = 1 << 4,
     FS_REMOVE_FILE = 1 << 5,
+    FS_MAKE_REG = 1 << 8,
     FS_ALL_OF_1 = (1 << 13) - 1,
     FS_REFER = 1 << 13,     /* ABI 2 */
     FS_TRUNCATE = 1 << 14,  /* 3 */
@@ -74,6 +75,8 @@ static uint64_t access_of(const struct sandbox_path *path, bool directory)
     uint64_t wanted = path->removes ? FS_REMOVE_FILE | FS_READ_DIR : FS_READ_FILE;
     if (path->writable)
         wanted |= FS_WRITE_FILE | FS_TRUNCATE;
+    if (path->writable && directory)
+        wanted |= FS_MAKE_REG | FS_REMOVE_FILE; /* a name that is taken by another is removed */
     if (path->device)
         wanted |= FS_IOCTL_DEV;
     if (directory)

@@ -22,6 +22,7 @@
 #include <sys/capability.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
@@ -44,6 +45,8 @@ static struct {
     unsigned layers; /* that are to be in force */
     unsigned abi;    /* of Landlock */
     bool net;
+    bool forks; /* a copy of the process writes snapshots */
+    bool makes; /* and files may be made in one of the paths */
     struct sandbox_path paths[SANDBOX_PATHS_MAX];
     unsigned path_count;
 } state;
@@ -184,7 +187,10 @@ static int keep_paths(const struct sandbox_config *config)
 {
     for (unsigned i = 0; i < config->path_count; i++) {
         struct sandbox_path *path = &state.paths[i];
+        struct stat status;
         *path = config->paths[i];
+        if (config->forks && path->writable && stat(path->path, &status) == 0)
+            state.makes = state.makes || S_ISDIR(status.st_mode);
         path->path = strdup(config->paths[i].path);
         if (!path->path)
             return fail(-ENOMEM, "the sandbox: no memory");
@@ -198,10 +204,21 @@ const struct sandbox_path *sandbox_path(unsigned index)
     return index < state.path_count ? &state.paths[index] : NULL;
 }
 
+bool sandbox_may_fork(void)
+{
+    return state.forks || !(state.layers & (1u << SANDBOX_SECCOMP));
+}
+
+bool sandbox_may_make_files(void)
+{
+    return state.makes || !(state.layers & (1u << SANDBOX_SECCOMP));
+}
+
 int sandbox_close(const struct sandbox_config *config)
 {
     state.layers = config->layers;
     state.net = config->net;
+    state.forks = config->forks;
     state.closed = true;
     if (SANITIZED) /* its run-time needs calls, files and memory that no list of ours has */
         state.layers &= 1u << SANDBOX_RING;
@@ -215,7 +232,7 @@ int sandbox_close(const struct sandbox_config *config)
     if (r == 0)
         r = close_rights(config, state.layers & (1u << SANDBOX_CAPABILITIES));
     if (r == 0 && state.layers & (1u << SANDBOX_SECCOMP)) {
-        filter_choose(config);
+        filter_choose(config, state.makes);
         r = filter_catch(config);
     }
     return r;

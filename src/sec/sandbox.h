@@ -26,9 +26,9 @@ enum sandbox_layer {
 
 struct sandbox_path {
     const char *path; /* lent until sandbox_close(), which keeps a copy */
-    bool writable;
-    bool removes; /* a folder whose files may be removed */
-    bool device;  /* its ioctls are wanted */
+    bool writable;    /* of a folder: its files, and new ones may be made in it */
+    bool removes;     /* a folder whose files may be removed */
+    bool device;      /* its ioctls are wanted */
 };
 
 struct sandbox_config {
@@ -37,6 +37,7 @@ struct sandbox_config {
     struct sandbox_path paths[SANDBOX_PATHS_MAX];
     unsigned path_count;
     bool opens_files;      /* the loop opens files later, or has a control socket */
+    bool forks;            /* a copy of the process writes snapshots */
     unsigned user, group;  /* to become; 0: as it is */
     bool net;              /* its network cards come and go on the host */
     int trap_status;       /* the process's exit status after a call that is not allowed */
@@ -90,6 +91,11 @@ struct sandbox_thread_report {
     bool no_new_privs;
     uint64_t inheritable, permitted, effective, bounding, ambient;
 };
+
+/* What is left, after sandbox_close(): a copy of this process can be made (fork); files can be made, in the
+ * folders that Landlock leaves. */
+bool sandbox_may_fork(void);
+bool sandbox_may_make_files(void);
 
 /* Path `index` of those that were left, or NULL: there are no more. */
 const struct sandbox_path *sandbox_path(unsigned index);

@@ -519,6 +519,44 @@ balloon_under_pressure()
     expect_fact killed ""
 }
 
+# From snapshot to snapshot, each in a process of its own: CPUS TIMES MIB.
+snapshots()
+{
+    fresh_root
+    rm -rf snap socket
+    start "steps $(($2 * 3 + 5))" --rootfs root --cpus "$1" --memory "$3M" --api-sock socket --allow-path "$work"
+    n=0
+    while [ "$n" -lt "$2" ]; do
+        wait_for "step=[0-9]*[02468]" || give_up
+        "$payload/voltctl" pause ./socket || give_up
+        "$payload/voltctl" snapshot ./socket snap || give_up
+        kill -TERM "$vmm_pid"
+        finish
+        expect_status 143
+        no_bad
+        rm -f console input
+        mkfifo input
+        "$vmm" --restore snap --serial stdio --api-sock socket --allow-path "$work" <input >console 2>log &
+        vmm_pid=$!
+        exec 3>input
+        n=$((n + 1))
+    done
+    finish
+    expect_status 0
+    no_bad
+    expect_fact "done" steps
+    expect_fact stalls 0
+    # Where the host's own TSC is not stable, KVM holds that of a guest which does not run.
+    [ "$(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)" != tsc ] || expect_fact unstable 0
+    # A copy is a new machine: its kernel reseeds. Debian's kernels have no driver for the generation ID.
+    [ "$kernel" != ours ] || expect_fact reseeded "$2"
+    expect_clean_fs
+}
+no_bad()
+{
+    if grep bad= console.text; then return 1; fi
+}
+
 give_up()
 {
     cat console log
@@ -587,6 +625,9 @@ main_group()
     tap_run "memory that the guest frees comes back" memory_comes_back 128
     tap_run "a balloon that fills and empties" balloon_changes
     tap_run "a full balloon under memory pressure" balloon_under_pressure
+    tap_run "5 snapshots, each restored, 1 CPU" snapshots 1 5 256
+    tap_run "3 snapshots, each restored, 4 CPUs" snapshots 4 3 256
+    tap_run "a snapshot, restored, memory on both sides of the gap" snapshots 2 1 3584
 }
 
 ours_group()
@@ -601,6 +642,7 @@ ours_group()
     tap_run "ours kernel: memory of 64 MiB" memory 64
     tap_run "ours kernel: memory that the guest frees comes back, in 4 KiB pages" memory_comes_back 64 --thp off
     tap_run "ours kernel: memory of 5120 MiB" memory 5120
+    tap_run "ours kernel: 3 snapshots, each restored" snapshots 1 3 128
 }
 
 debian_group()
@@ -637,6 +679,7 @@ slow_group() # for a lab of which one boot takes a minute
 {
     limit=300
     tap_run "boots" boots 1
+    tap_run "a snapshot, restored" snapshots 1 1 128
 }
 
 for group; do

@@ -149,6 +149,20 @@ ACT(splice, SYS_splice, 0, NULL, 1, NULL, 1, 0)
 ACT(sendfile, SYS_sendfile, 1, 0, NULL, 1)
 ACT(copy_file_range, SYS_copy_file_range, 0, NULL, 1, NULL, 1, 0)
 ACT(pipe2, SYS_pipe2, buffer, 0)
+/* What is done for a snapshot. */
+ACT(pipe2_closed, SYS_pipe2, buffer, O_CLOEXEC)
+ACT(close_range, SYS_close_range, 100, 101, 0)
+ACT(create_allowed, SYS_openat, AT_FDCWD, "allowed/new", O_RDWR | O_CREAT | O_CLOEXEC, 0600)
+ACT(create_read_only, SYS_openat, AT_FDCWD, "read-only/new", O_RDWR | O_CREAT | O_CLOEXEC, 0600)
+ACT(rename_allowed, SYS_renameat, AT_FDCWD, "allowed/file", AT_FDCWD, "allowed/file")
+ACT(rename_other, SYS_renameat, AT_FDCWD, "/etc/passwd", AT_FDCWD, "/etc/passwd")
+static long act_fork_to_save(void)
+{
+    long child = syscall(SYS_clone, CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD, 0, 0, buffer, 0);
+    if (child == 0)
+        _exit(0);
+    return child < 0 ? -errno : 0;
+}
 /* The system. */
 ACT(mount, SYS_mount, "none", "/mnt", "tmpfs", 0, NULL)
 ACT(umount, SYS_umount2, "/", 2 /* MNT_DETACH */)
@@ -271,11 +285,16 @@ ACT(write_other, SYS_write, 1, "", 0)
 struct act {
     const char *name;
     long (*act)(void);
-    const char loop, files, vcpu; /* the loop, the loop of a VM with a control socket, a vCPU */
+    /* The loop, the loop of a VM with a control socket, a vCPU, a loop that may make files. */
+    const char loop, files, vcpu, makes;
 };
+#define MAKES(name, files, makes)                                                                            \
+    {                                                                                                        \
+#name, act_##name, 'T', files, 'T', makes                                                            \
+    }
 #define ROW(name, loop, files, vcpu)                                                                         \
     {                                                                                                        \
-#name, act_##name, loop, files, vcpu                                                                 \
+#name, act_##name, loop, files, vcpu, files                                                          \
     }
 #define NEVER(name) ROW(name, 'T', 'T', 'T')
 
@@ -300,7 +319,14 @@ static const struct act acts[] = {
     NEVER(pidfd_getfd),
     NEVER(pidfd_signal),
     NEVER(kcmp),
-    NEVER(wait4),
+    MAKES(wait4, 'R', 'R'),
+    MAKES(fork_to_save, 'A', 'A'),
+    MAKES(pipe2_closed, 'A', 'A'),
+    MAKES(close_range, 'A', 'A'),
+    MAKES(create_allowed, 'T', 'A'),
+    MAKES(create_read_only, 'T', 'R'),
+    MAKES(rename_allowed, 'T', 'A'),
+    MAKES(rename_other, 'T', 'R'),
     NEVER(setsid),
     NEVER(setpgid),
     NEVER(process_madvise),
@@ -320,14 +346,14 @@ static const struct act acts[] = {
     NEVER(sendto_address),
     NEVER(sendmsg),
     NEVER(sendmmsg),
-    NEVER(recvmsg),
+    ROW(recvmsg, 'T', 'R', 'T'),
     NEVER(open),
     ROW(openat, 'T', 'R', 'T'),
     ROW(openat_root, 'T', 'R', 'T'),
     ROW(openat_kvm, 'T', 'R', 'T'),
     ROW(openat_mem, 'T', 'R', 'T'),
     ROW(openat_climbs, 'T', 'R', 'T'),
-    NEVER(openat_create),
+    MAKES(openat_create, 'T', 'R'),
     NEVER(openat_unnamed),
     ROW(openat_allowed, 'T', 'A', 'T'),
     ROW(openat_allowed_write, 'T', 'A', 'T'),
@@ -512,7 +538,7 @@ __attribute__((constructor)) static void list(void)
     if (!evil || strcmp(evil, "list") != 0)
         return;
     for (size_t i = 0; i < ARRAY_SIZE(acts); i++)
-        printf("%s %c %c %c\n", acts[i].name, acts[i].loop, acts[i].files, acts[i].vcpu);
+        printf("%s %c %c %c %c\n", acts[i].name, acts[i].loop, acts[i].files, acts[i].vcpu, acts[i].makes);
     fflush(stdout);
     _exit(0);
 }

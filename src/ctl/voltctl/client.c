@@ -40,6 +40,8 @@ struct reading {
     struct text *answer;  /* NULL: parts go to standard output */
     bool complete, error; /* `error`: the answer is none of 200, and kept */
     struct text kept;
+    void (*waiting)(void *context);
+    void *context;
 };
 
 static int found_body(http_parser *parser, const char *bytes, size_t length)
@@ -61,17 +63,39 @@ static int found_end(http_parser *parser)
     return 0;
 }
 
-static int send_request(struct client *client, const char *method, const char *path, const char *body)
+/* Descriptors go with the first byte. */
+static ssize_t send_part(const struct client *client, const char *bytes, size_t length, const int *fds,
+                         unsigned fd_count)
 {
-    CLEANUP_TEXT struct text request = {0};
-    text_printf(&request, "%s %s HTTP/1.1\r\nHost: localhost\r\n", method, path);
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int) * CLIENT_DESCRIPTORS_MAX)];
+    } control = {0};
+    struct iovec part = {.iov_base = (char *)bytes, .iov_len = length};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (fd_count) {
+        control.header = (struct cmsghdr){
+            .cmsg_len = CMSG_LEN(sizeof(int) * fd_count), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+        memcpy(CMSG_DATA(&control.header), fds, sizeof(int) * fd_count);
+        message.msg_control = control.bytes;
+        message.msg_controllen = CMSG_SPACE(sizeof(int) * fd_count);
+    }
+    return sendmsg(client->fd, &message, MSG_NOSIGNAL);
+}
+
+static int send_request(const struct client *client, const struct client_request *request)
+{
+    CLEANUP_TEXT struct text text = {0};
+    const char *body = request->body;
+    text_printf(&text, "%s %s HTTP/1.1\r\nHost: localhost\r\n", request->method, request->path);
     if (body)
-        text_printf(&request, "Content-Type: application/json\r\nContent-Length: %zu\r\n", strlen(body));
-    text_printf(&request, "\r\n%s", body ? body : "");
-    if (request.failed)
+        text_printf(&text, "Content-Type: application/json\r\nContent-Length: %zu\r\n", strlen(body));
+    text_printf(&text, "\r\n%s", body ? body : "");
+    if (text.failed)
         return fail(-ENOMEM, "no memory for the request");
-    for (size_t sent = 0; sent < request.length;) {
-        ssize_t r = send(client->fd, request.at + sent, request.length - sent, MSG_NOSIGNAL);
+    for (size_t sent = 0; sent < text.length;) {
+        ssize_t r = send_part(client, text.at + sent, text.length - sent, request->fds,
+                              sent == 0 ? request->fd_count : 0);
         if (r < 0)
             return fail_errno(-errno, "the control socket");
         sent += (size_t)r;
@@ -79,7 +103,7 @@ static int send_request(struct client *client, const char *method, const char *p
     return 0;
 }
 
-static int read_answer(struct client *client, struct reading *reading)
+static int read_answer(const struct client *client, struct reading *reading)
 {
     static const http_parser_settings settings = {.on_body = found_body, .on_message_complete = found_end};
     http_parser parser;
@@ -90,6 +114,10 @@ static int read_answer(struct client *client, struct reading *reading)
         ssize_t length = recv(client->fd, buffer, sizeof(buffer), 0);
         if (length < 0 && errno == EINTR)
             continue;
+        if (length < 0 && errno == EAGAIN && reading->waiting) {
+            reading->waiting(reading->context);
+            continue;
+        }
         if (length < 0)
             return fail_errno(errno == EAGAIN ? -ETIMEDOUT : -errno, "the control socket");
         if (length == 0)
@@ -101,13 +129,21 @@ static int read_answer(struct client *client, struct reading *reading)
     return (int)parser.status_code;
 }
 
+int client_ask(struct client *client, const struct client_request *request, struct text *answer)
+{
+    text_clear(answer);
+    struct reading reading = {.answer = answer, .waiting = request->waiting, .context = request->context};
+    const struct timeval turn = {.tv_sec = 1};
+    if (request->waiting)
+        (void)setsockopt(client->fd, SOL_SOCKET, SO_RCVTIMEO, &turn, sizeof(turn));
+    int r = send_request(client, request);
+    return r < 0 ? r : read_answer(client, &reading);
+}
+
 int client_request(struct client *client, const char *method, const char *path, const char *body,
                    struct text *answer)
 {
-    text_clear(answer);
-    struct reading reading = {.answer = answer};
-    int r = send_request(client, method, path, body);
-    return r < 0 ? r : read_answer(client, &reading);
+    return client_ask(client, &(struct client_request){.method = method, .path = path, .body = body}, answer);
 }
 
 int client_follow(struct client *client, const char *path)
@@ -115,7 +151,7 @@ int client_follow(struct client *client, const char *path)
     const struct timeval forever = {0};
     struct reading reading = {0};
     (void)setsockopt(client->fd, SOL_SOCKET, SO_RCVTIMEO, &forever, sizeof(forever));
-    int r = send_request(client, "GET", path, NULL);
+    int r = send_request(client, &(struct client_request){.method = "GET", .path = path});
     if (r == 0)
         r = read_answer(client, &reading);
     if (r > 0 && r != 200)

@@ -22,6 +22,21 @@ void client_close(struct client *client);
 int client_request(struct client *client, const char *method, const char *path, const char *body,
                    struct text *answer);
 
+#define CLIENT_DESCRIPTORS_MAX 4u
+
+struct client_request {
+    const char *method, *path, *body; /* body: NULL: none */
+    const int *fds;                   /* descriptors that go with it, at most CLIENT_DESCRIPTORS_MAX */
+    unsigned fd_count;
+    /* Called once a second until the answer is there, which may take as long as it does. NULL: as
+     * client_request(). */
+    void (*waiting)(void *context);
+    void *context;
+};
+
+/* client_request() with all that there is to be said. */
+int client_ask(struct client *client, const struct client_request *request, struct text *answer);
+
 /* As client_request() for GET, with each part of an endless answer written to standard output as it comes. 0
  * at its end. */
 int client_follow(struct client *client, const char *path);

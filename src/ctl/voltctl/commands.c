@@ -47,13 +47,13 @@ int do_balloon(const struct invocation *invocation)
 {
     uint64_t bytes = 0;
     char body[64];
-    if (!invocation->size)
+    if (!invocation->word)
         return request(invocation, "GET", "/balloon", NULL);
-    int r = size_parse(invocation->size, &bytes);
+    int r = size_parse(invocation->word, &bytes);
     if (r < 0)
         return r;
     if (bytes % MIB || bytes / MIB > UINT32_MAX)
-        return fail(-EINVAL, "balloon %s: give whole MiB, as in 256M", invocation->size);
+        return fail(-EINVAL, "balloon %s: give whole MiB, as in 256M", invocation->word);
     snprintf(body, sizeof(body), "{\"amount_mib\":%llu}", (unsigned long long)(bytes / MIB));
     return request(invocation, "PATCH", "/balloon", body);
 }

@@ -18,6 +18,9 @@ static const struct command {
     {"start", "NAME [OPTION...]", "start a VM, with options of volt-vmm, or one that waits for it", do_start,
      true},
     {"stop", "NAME", "press its power button; end it when its time is over", do_stop, true},
+    {"snapshot", "NAME DIR", "save it into DIR as it runs; it goes on", do_snapshot, true},
+    {"restore", "NAME DIR [OPTION...]", "start a VM that goes on from a snapshot, with options of volt-vmm",
+     do_restore, true},
     {"pause", "NAME", "stop its CPUs and devices", do_pause, true},
     {"resume", "NAME", "let it go on", do_resume, true},
     {"balloon", "NAME [SIZE]", "how much memory its guest is to give up", do_balloon, true},
@@ -72,14 +75,16 @@ static int take_argument(struct parsing *parsing, struct argp_state *state, char
         parsing->command = find_command(argument);
         return parsing->command ? 0 : fail(-EINVAL, "'%s' is no command (see --help)", argument);
     }
-    if (parsing->command->run == do_balloon && invocation->name && !invocation->size) {
-        invocation->size = argument;
-        return 0;
-    }
-    if (!parsing->command->named || invocation->name)
+    voltctl_command *run = parsing->command->run;
+    bool worded = run == do_balloon || run == do_snapshot || run == do_restore;
+    bool second = worded && invocation->name && !invocation->word;
+    if (!parsing->command->named || (invocation->name && !second))
         return fail(-EINVAL, "%s: '%s' is too much", parsing->command->name, argument);
-    invocation->name = argument;
-    if (parsing->command->run == do_start) { /* what follows is volt-vmm's */
+    if (second)
+        invocation->word = argument;
+    else
+        invocation->name = argument;
+    if (run == do_start || (run == do_restore && second)) { /* what follows is volt-vmm's */
         invocation->rest = state->argv + state->next;
         state->next = state->argc;
     }
@@ -120,7 +125,7 @@ static char *help_filter(int key, const char *text, void *input)
     struct text help = {0};
     text_puts(&help, "Commands:\n");
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-        text_printf(&help, "  %-8s %-18s %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
+        text_printf(&help, "  %-8s %-20s %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
     return help.failed ? (char *)text : help.at;
 }
 

@@ -95,7 +95,7 @@ static int spawn(const struct invocation *invocation)
     CLEANUP_FD int console = -1, log = -1;
     while (invocation->rest[count])
         count++;
-    CLEANUP_FREE char **arguments = calloc(count + 6, sizeof(*arguments));
+    CLEANUP_FREE char **arguments = calloc(count + 8, sizeof(*arguments));
     if (!arguments)
         return fail(-ENOMEM, "no memory");
     int r = vm_file(invocation, ".sock", socket);
@@ -106,9 +106,16 @@ static int spawn(const struct invocation *invocation)
     if (r < 0)
         return r;
     find_vmm(vmm);
-    char *const own[] = {vmm, (char[]){"--api-sock"}, socket, (char[]){"--id"}, (char *)invocation->name};
-    memcpy(arguments, own, sizeof(own));
-    memcpy(arguments + ARRAY_SIZE(own), invocation->rest, count * sizeof(*arguments));
+    char *const own[] = {vmm,
+                         (char[]){"--api-sock"},
+                         socket,
+                         (char[]){"--id"},
+                         (char *)invocation->name,
+                         (char[]){"--restore"},
+                         (char *)invocation->word};
+    size_t own_count = ARRAY_SIZE(own) - (invocation->word ? 0 : 2);
+    memcpy(arguments, own, own_count * sizeof(*own));
+    memcpy(arguments + own_count, invocation->rest, count * sizeof(*arguments));
     pid_t pid = fork();
     if (pid < 0)
         return fail_errno(-errno, "fork");
@@ -117,17 +124,34 @@ static int spawn(const struct invocation *invocation)
     return wait_for_start(invocation, pid, log);
 }
 
+static int start_new(const struct invocation *invocation)
+{
+    if (mkdir(invocation->directory, 0700) < 0 && errno != EEXIST)
+        return fail_errno(-errno, "%s", invocation->directory);
+    return spawn(invocation);
+}
+
+int do_restore(const struct invocation *invocation)
+{
+    struct client client;
+    if (!invocation->word)
+        return fail(-EINVAL, "restore: name the folder of a snapshot");
+    int r = vm_connect(invocation, &client);
+    if (r == -ENOENT || r == -ECONNREFUSED)
+        return strchr(invocation->name, '/') ? r : start_new(invocation);
+    if (r < 0)
+        return r;
+    client_close(&client);
+    return fail(-EEXIST, "%s: is there already", invocation->name);
+}
+
 int do_start(const struct invocation *invocation)
 {
     struct client client;
     CLEANUP_TEXT struct text answer = {0};
     int r = vm_connect(invocation, &client);
     if (r == -ENOENT || r == -ECONNREFUSED) {
-        if (strchr(invocation->name, '/'))
-            return r;
-        if (mkdir(invocation->directory, 0700) < 0 && errno != EEXIST)
-            return fail_errno(-errno, "%s", invocation->directory);
-        return spawn(invocation);
+        return strchr(invocation->name, '/') ? r : start_new(invocation);
     }
     if (r < 0)
         return r;

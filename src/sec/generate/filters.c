@@ -16,6 +16,7 @@
 #include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/netlink.h>
+#include <linux/sched.h>
 #include <linux/sockios.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -29,8 +30,10 @@
 #define LOOP   (1u << SANDBOX_LOOP)
 #define VCPU   (1u << SANDBOX_VCPU)
 #define OPENER (1u << SANDBOX_OPENER)
-#define FILES  (1u << 8) /* of a loop that opens files later, or answers on a control socket */
-#define NET    (1u << 9) /* of a loop whose network cards come and go on the host */
+#define FILES  (1u << 8)  /* of a loop that opens files later, or answers on a control socket */
+#define NET    (1u << 9)  /* of a loop whose network cards come and go on the host */
+#define FORKS  (1u << 10) /* of a loop with a control socket: a copy of the process writes snapshots */
+#define MAKES  (1u << 11) /* and of one that may make files for them */
 
 #define CONDITIONS_MAX 3
 
@@ -195,6 +198,8 @@ static const struct rule rules[] = {
     IF(LOOP | FILES, accept4, IS(3, SOCK_NONBLOCK | SOCK_CLOEXEC)),
     ANY(LOOP | FILES, shutdown),
     IF(LOOP | FILES, getsockopt, IS(1, SOL_SOCKET), IS(2, SO_PEERCRED)),
+    /* Requests, and descriptors that come with them. */
+    ANY(LOOP | FILES, recvmsg),
     /* Beneath the directories that Landlock allows, and nothing is made there. */
     IF(LOOP | FILES, openat, NONE_OF(2, O_CREAT | (O_TMPFILE & ~O_DIRECTORY))),
     IF(OPENER, openat, NONE_OF(2, O_CREAT | (O_TMPFILE & ~O_DIRECTORY))),
@@ -214,6 +219,40 @@ static const struct rule rules[] = {
     IOCTL(OPENER, 0x80081272 /* BLKGETSIZE64 */),
     IOCTL(OPENER, 0x125e /* BLKROGET */),
     IOCTL(OPENER, 0x1268 /* BLKSSZGET */),
+
+    /* ---- Snapshots: a copy of the process writes them ---- */
+
+    /* The state that KVM has of the VM: it is only read. */
+    IOCTL(LOOP | FORKS, KVM_CHECK_EXTENSION),
+    IOCTL(LOOP | FORKS, KVM_GET_MSR_INDEX_LIST),
+    IOCTL(LOOP | FORKS, KVM_GET_CPUID2),
+    IOCTL(LOOP | FORKS, KVM_GET_TSC_KHZ),
+    IOCTL(LOOP | FORKS, KVM_GET_MP_STATE),
+    IOCTL(LOOP | FORKS, KVM_GET_REGS),
+    IOCTL(LOOP | FORKS, KVM_GET_SREGS),
+    IOCTL(LOOP | FORKS, KVM_GET_SREGS2),
+    IOCTL(LOOP | FORKS, KVM_GET_XSAVE),
+    IOCTL(LOOP | FORKS, KVM_GET_XSAVE2),
+    IOCTL(LOOP | FORKS, KVM_GET_XCRS),
+    IOCTL(LOOP | FORKS, KVM_GET_DEBUGREGS),
+    IOCTL(LOOP | FORKS, KVM_GET_LAPIC),
+    IOCTL(LOOP | FORKS, KVM_GET_MSRS),
+    IOCTL(LOOP | FORKS, KVM_GET_VCPU_EVENTS),
+    IOCTL(LOOP | FORKS, KVM_GET_IRQCHIP),
+    IOCTL(LOOP | FORKS, KVM_GET_PIT2),
+    IOCTL(LOOP | FORKS, KVM_GET_CLOCK),
+    IOCTL(LOOP | FORKS, KVM_HAS_DEVICE_ATTR),
+    IOCTL(LOOP | FORKS, KVM_GET_DEVICE_ATTR),
+    /* fork(), as glibc does it, and nothing that shares memory. */
+    IF(LOOP | FORKS, clone, IS(0, CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD)),
+    ANY(LOOP | FORKS, set_robust_list),
+    ANY(LOOP | FORKS, wait4),
+    /* The copy says how it went, and keeps nothing else open. */
+    IF(LOOP | FORKS, pipe2, IS(1, O_CLOEXEC)),
+    ANY(LOOP | FORKS, close_range),
+    /* Files in folders that were named, by Landlock, and their names when they are whole. */
+    IF(LOOP | MAKES, openat, NONE_OF(2, O_TMPFILE & ~O_DIRECTORY)),
+    ANY(LOOP | MAKES, renameat),
 
     /* Answers, and the log where standard error is a socket. Without an address: to who is connected. */
     IF(LOOP | VCPU | OPENER, sendto, NO_POINTER(4)),
@@ -243,7 +282,7 @@ static const struct rule rules[] = {
     IOCTL(LOOP | NET, SIOCGIFMTU),
 };
 
-#define CHOICES (FILES | NET)
+#define CHOICES (FILES | NET | FORKS | MAKES)
 
 /* True if the rule is one of a thread with `role`, and the choices that it has. */
 static bool applies(const struct rule *rule, unsigned role, unsigned choices)
@@ -317,9 +356,16 @@ int main(void)
         const char *name;
         unsigned role, choices;
     } filters[] = {
-        {"loop", LOOP, 0},       {"loop_files", LOOP, FILES},
-        {"loop_net", LOOP, NET}, {"loop_files_net", LOOP, FILES | NET},
-        {"vcpu", VCPU, 0},       {"opener", OPENER, 0},
+        {"loop", LOOP, 0},
+        {"loop_net", LOOP, NET},
+        {"loop_files", LOOP, FILES},
+        {"loop_files_net", LOOP, FILES | NET},
+        {"loop_forks", LOOP, FILES | FORKS},
+        {"loop_forks_net", LOOP, FILES | FORKS | NET},
+        {"loop_makes", LOOP, FILES | FORKS | MAKES},
+        {"loop_makes_net", LOOP, FILES | FORKS | MAKES | NET},
+        {"vcpu", VCPU, 0},
+        {"opener", OPENER, 0},
     };
     printf("/* Made by src/sec/generate/filters.c. */\n");
     for (size_t i = 0; i < sizeof(filters) / sizeof(*filters); i++) {

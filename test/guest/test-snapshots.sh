@@ -1,0 +1,430 @@
+#!/bin/bash
+# Snapshots in files, with a tiny guest under this machine's /dev/kvm: counter.c counts, and looks at its memory and its
+# disk in each round.
+set -euo pipefail
+. test/tap.sh
+
+build=$(cd "${BUILD:-build}" && pwd)
+counter=$build/test/guest/counter
+work=$(mktemp -d)
+export VOLT_RUNTIME_DIR=$work/run
+# shellcheck disable=SC2317 # called by the trap
+clean_up()
+{
+    local socket
+    for socket in "$work"/run/*.sock; do
+        [ ! -S "$socket" ] || ctl stop --force "$(basename "$socket" .sock)" 2>/dev/null || true
+    done
+    ! mountpoint -q "$work/small" || umount "$work/small"
+    rm -rf "$work"
+}
+trap clean_up EXIT
+cd "$work"
+mkdir small
+
+ctl()
+{
+    timeout 60 "$build/voltctl" "$@"
+}
+
+# The last round that VM $1 has said; 0 before the first.
+round()
+{
+    local said
+    said=$(tr -d '\r' <"run/$1.console" | sed -n 's/^round \([0-9]*\)$/\1/p' | tail -n 1)
+    echo "${said:-0}"
+}
+
+# counts NAME FROM: comes to a round beyond FROM, and finds nothing wrong.
+counts()
+{
+    local i
+    for ((i = 0; i < 600; i++)); do
+        if grep -q FAILED "run/$1.console"; then break; fi
+        [ "$(round "$1")" -le "$2" ] || return 0
+        sleep 0.05
+    done
+    echo "$1 does not count beyond $2:"
+    tail -n 5 "run/$1.console" "run/$1.log"
+    return 1
+}
+
+# start NAME WORDS OPTION...: the counter, until it has counted a little. A VM that an earlier test left is ended.
+start()
+{
+    local name=$1 words=$2
+    shift 2
+    end "$name"
+    ctl start "$name" --kernel "$counter" --cmdline "$words" --memory 32M "$@"
+    counts "$name" 2
+}
+
+end()
+{
+    ctl stop --force "$1" 2>/dev/null || true
+}
+
+# restore NAME DIR OPTION...
+restore()
+{
+    end "$1"
+    ctl restore "$@"
+}
+
+# No half-made file is left in folder $1.
+no_leftovers()
+{
+    [ -z "$(find "$1" -name '*.new-*')" ] || { ls -la "$1" && return 1; }
+}
+
+# refused WORDS COMMAND...: fails, and says so.
+refused()
+{
+    local words=$1
+    shift
+    if "$@" >said 2>&1; then echo "not refused: $*" && return 1; fi
+    grep -q "$words" said || { cat said && return 1; }
+}
+
+goes_on_and_comes_back()
+{
+    local before after
+    start vm "pages=100"
+    before=$(round vm)
+    ctl snapshot vm snap
+    after=$(round vm)
+    counts vm $((after + 5)) # the saved one
+    no_leftovers snap
+    restore copy snap
+    counts copy "$before"
+    [ "$(tr -d '\r' <run/copy.console | sed -n 's/^round //p' | head -n 1)" -le $((after + 5)) ] ||
+        { head -n 3 run/copy.console && echo "saved between $before and $after" && return 1; }
+    counts vm "$(round vm)"
+    end vm
+    end copy
+}
+
+# Each VM is saved over the files that it runs from itself.
+a_chain_over_its_own_files()
+{
+    local i
+    truncate -s 1M disk
+    start vm0 "pages=100 disk=1" --disk disk
+    for i in 1 2 3 4 5; do
+        ctl pause "vm$((i - 1))"
+        ctl snapshot "vm$((i - 1))" chain
+        end "vm$((i - 1))"
+        restore "vm$i" chain
+        counts "vm$i" "$(round "vm$((i - 1))")"
+    done
+    end vm5
+}
+
+another_disk_in_its_place()
+{
+    rm -f disk other
+    truncate -s 1M disk
+    start vm "pages=10 disk=1" --disk disk
+    ctl pause vm
+    ctl snapshot vm snap-disk
+    end vm
+    cp disk other
+    rm disk
+    refused "disk: No such file" ctl restore copy snap-disk
+    restore copy snap-disk --disk other
+    counts copy 2
+    end copy
+    refused "is writable" ctl restore copy snap-disk --disk other,ro
+    refused "no disk for it to replace" ctl restore copy snap-disk --disk other --disk other
+    refused "what it had when it was saved" ctl restore copy snap-disk --memory 64M
+}
+
+stays_paused()
+{
+    start vm "pages=10"
+    ctl pause vm
+    ctl snapshot vm snap-paused
+    [ "$(ctl --json list | tr -d ' \n')" = "$(ctl --json list | tr -d ' \n' | sed 's/Running/Paused/')" ]
+    ctl resume vm
+    counts vm "$(round vm)"
+    end vm
+}
+
+request() # NAME METHOD PATH BODY
+{
+    curl -s --unix-socket "run/$1.sock" -X "$2" "http://localhost$3" -d "$4"
+}
+
+# By requests: paused first, with the configuration to be seen, and resumed later.
+by_requests()
+{
+    start vm "pages=10" --allow-path "$work"
+    ctl pause vm
+    request vm PUT /snapshot/create "{\"snapshot_path\":\"$work/by-state\",\"mem_file_path\":\"$work/by-memory\"}"
+    [ -f by-state ] && [ -f by-memory ]
+    refused "No such file" request vm PUT /snapshot/create '{"snapshot_path":"absent/a","mem_file_path":"absent/b"}' ||
+        grep -q "Create snapshot error: absent/a: No such file" said
+    end vm
+    ctl start empty --memory 128M
+    request empty PUT /snapshot/load "{\"snapshot_path\":\"$work/by-state\",\"mem_backend\":{\"backend_type\":\"Uffd\",\"backend_path\":\"x\"}}" |
+        grep -q "not supported"
+    request empty PUT /snapshot/load "{\"snapshot_path\":\"$work/by-memory\",\"mem_file_path\":\"$work/by-memory\"}" |
+        grep -q "Load snapshot error: .*no snapshot of this program"
+    request empty PUT /snapshot/load "{\"snapshot_path\":\"$work/by-state\",\"mem_backend\":{\"backend_type\":\"File\",\"backend_path\":\"$work/by-memory\"}}"
+    request empty GET / '' 2>/dev/null | grep -q . || true
+    curl -s --unix-socket run/empty.sock http://localhost/ | grep -q '"state":"Paused"'
+    curl -s --unix-socket run/empty.sock http://localhost/vm/config | grep -q '"mem_size_mib":32'
+    [ "$(round empty)" -eq 0 ]
+    request empty PATCH /vm '{"state":"Resumed"}'
+    counts empty 2
+    request empty PUT /snapshot/load "{\"snapshot_path\":\"$work/by-state\",\"mem_file_path\":\"$work/by-memory\"}" |
+        grep -q "not supported after starting"
+    end empty
+}
+
+# What others did to the files is told by name, and no VM starts.
+damaged_files()
+{
+    start vm "pages=10"
+    ctl snapshot vm good
+    ctl snapshot vm another
+    end vm
+    local size
+    size=$(stat -c %s good/memory)
+
+    cp -r good bad && printf x | dd of=bad/state bs=1 seek=500 conv=notrunc status=none
+    refused "bad/state: damaged: its hash" ctl restore copy bad
+    truncate -s 100 bad/state
+    refused "bad/state: damaged" ctl restore copy bad
+    : >bad/state
+    refused "bad/state: no snapshot" ctl restore copy bad
+    rm -r bad && cp -r good bad && printf '\x09' | dd of=bad/state bs=1 seek=8 conv=notrunc status=none
+    refused "bad/state: a snapshot of version 9" ctl restore copy bad
+    rm -r bad && cp -r good bad && truncate -s $((size - 4096)) bad/memory
+    refused "bad/memory: has $((size - 4096)) bytes" ctl restore copy bad
+    cp another/memory bad/memory
+    refused "bad/memory: the memory of another snapshot" ctl restore copy bad
+    rm bad/memory && mkfifo bad/memory
+    refused "bad/memory: a FIFO" ctl restore copy bad
+    rm -r bad
+    refused "bad/state: No such file" ctl restore copy bad
+}
+
+# A folder that has no room, and a limit of a file's length: an error by name, and the VM goes on.
+no_room()
+{
+    [ "$(id -u)" -eq 0 ] || { echo "only root can mount a small file system" && return 77; }
+    mount -t tmpfs -o size=256k none small || { echo "no small file system can be mounted here" && return 77; }
+    start vm "pages=200"
+    refused "small/memory: No space left" ctl snapshot vm small
+    [ -z "$(ls -A small)" ] || { ls -A small && return 1; }
+    counts vm "$(round vm)"
+    ctl snapshot vm snap-room
+    end vm
+    umount small
+}
+
+a_file_too_long()
+{
+    (ulimit -f 1024 && start limited "pages=1000")
+    refused "snap-limit/memory: File too large" ctl snapshot limited snap-limit
+    [ ! -e snap-limit ]
+    counts limited "$(round limited)"
+    end limited
+}
+
+vmm_pid()
+{
+    ctl --json list | sed -n "s/.*\"name\":\"$1\".*\"pid\":\([0-9]*\).*/\1/p"
+}
+
+# The child that writes, stopped before it is done. The folder is slow: a FIFO cannot be, so the child is caught.
+catch_writer() # PID of the VM
+{
+    local i child
+    for ((i = 0; i < 20000; i++)); do
+        child=$(cat "/proc/$1/task/$1/children")
+        [ -z "$child" ] || { kill -STOP "${child%% *}" && echo "${child%% *}" && return 0; }
+    done
+    return 1
+}
+
+writer_killed()
+{
+    local pid writer i
+    start vm "pages=4000 spin=0" --memory 256M
+    pid=$(vmm_pid vm)
+    for i in 1 2 3 4 5 6 7 8; do
+        ctl snapshot vm snap-killed >said 2>&1 &
+        local asked=$!
+        if writer=$(catch_writer "$pid"); then
+            # In time only if it has not yet written all
+            if [ ! -e snap-killed/state ]; then
+                kill -KILL "$writer"
+                if wait "$asked"; then continue; fi
+                grep -q "the process that was to write it has died" said
+                [ -z "$(ls -A snap-killed 2>/dev/null)" ]
+                counts vm "$(round vm)"
+                end vm
+                return 0
+            fi
+            kill -CONT "$writer"
+        fi
+        wait "$asked" || true
+        rm -rf snap-killed
+    done
+    end vm
+    echo "the writer was always faster"
+    return 77
+}
+
+# The VM is killed while a snapshot is written: it is whole later, or it is not there.
+vm_killed()
+{
+    local pid writer i
+    start vm "pages=4000 spin=0" --memory 256M
+    pid=$(vmm_pid vm)
+    mkdir snap-orphan
+    ctl snapshot vm snap-orphan >said 2>&1 &
+    local asked=$!
+    writer=$(catch_writer "$pid") || { wait "$asked"; end vm; echo "the writer was faster" && return 77; }
+    kill -KILL "$pid"
+    kill -CONT "$writer"
+    wait "$asked" || true
+    for ((i = 0; i < 200; i++)); do
+        kill -0 "$writer" 2>/dev/null || break
+        sleep 0.05
+    done
+    ctl rm vm
+    # Files that were handed in are named by who did, and it has heard of no success.
+    [ -z "$(ls -A snap-orphan 2>/dev/null)" ]
+}
+
+# By a request: whole later, on its own.
+vm_killed_alone()
+{
+    local pid writer i
+    start vm "pages=4000 spin=0" --memory 256M --allow-path "$work"
+    pid=$(vmm_pid vm)
+    mkdir snap-alone
+    create vm "$work/snap-alone" >said 2>&1 &
+    local asked=$!
+    writer=$(catch_writer "$pid") || { wait "$asked"; end vm; echo "the writer was faster" && return 77; }
+    kill -KILL "$pid"
+    kill -CONT "$writer"
+    wait "$asked" || true
+    for ((i = 0; i < 200; i++)); do
+        kill -0 "$writer" 2>/dev/null || break
+        sleep 0.05
+    done
+    no_leftovers snap-alone
+    ctl rm vm
+    restore copy snap-alone
+    counts copy 2
+    end copy
+}
+
+create() # NAME FOLDER: by a request without descriptors
+{
+    request "$1" PUT /snapshot/create "{\"snapshot_path\":\"$2/state\",\"mem_file_path\":\"$2/memory\"}"
+}
+
+# A VM makes files by itself only where a folder was named.
+the_sandbox_is_closed()
+{
+    mkdir inside outside
+    start vm "pages=10"
+    create vm "$work/inside" | grep -q "start it with --allow-path"
+    start vm "pages=10" --allow-path inside
+    [ -z "$(create vm "$work/inside")" ]
+    if grep -q landlock /sys/kernel/security/lsm 2>/dev/null; then
+        create vm "$work/outside" | grep -q "may not be written (if it is the sandbox"
+        [ -z "$(ls -A outside)" ]
+    fi
+    counts vm "$(round vm)"
+    end vm
+    restore copy inside
+    counts copy 2
+    end copy
+}
+
+# What comes with a request is looked at.
+descriptors()
+{
+    start vm "pages=10"
+    python3 - "run/vm.sock" "$work" <<'P'
+import json, os, socket, sys
+body = json.dumps({"snapshot_path": "a", "mem_file_path": "b"})
+text = ("PUT /snapshot/create HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)).encode()
+def ask(files):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(sys.argv[1])
+        socket.send_fds(s, [text], [f.fileno() for f in files])
+        return s.recv(65536).decode()
+def file(name, words=b""):
+    f = open(os.path.join(sys.argv[2], name), "wb+")
+    f.write(words)
+    f.flush()
+    return f
+new = lambda name: file("handed-" + name)
+for files, words in [([new("one")], "there must be two"), ([new("a"), new("b"), new("c")], "there must be two"),
+                     ([new(str(i)) for i in range(20)], "there must be two"),
+                     ([file("full", b"x"), new("b")], "no empty file"),
+                     ([open("/dev/null", "wb+"), new("b")], "no empty file"),
+                     ([new("a"), open(os.path.join(sys.argv[2], "handed-b"), "rb")], "Bad file descriptor"),
+                     ([new("state"), new("memory")], "204")]:
+    said = ask(files)
+    assert words in said, (words, said)
+P
+    # None of them is left open.
+    [ "$(find "/proc/$(vmm_pid vm)/fd" -lname '*handed*' | wc -l)" -eq 0 ]
+    mkdir handed && mv handed-state handed/state && mv handed-memory handed/memory
+    end vm
+    restore copy handed
+    counts copy 2
+    end copy
+}
+
+memory_of_all_kinds()
+{
+    local option
+    start vm "pages=100"
+    ctl snapshot vm snap-kinds
+    end vm
+    for option in "--thp off" "--thp on"; do
+        # shellcheck disable=SC2086 # two words
+        restore copy snap-kinds $option
+        counts copy 2
+        end copy
+    done
+    [ "$(awk '/HugePages_Free/ { print $2 }' /proc/meminfo)" -ge 16 ] ||
+        echo 16 2>/dev/null >/proc/sys/vm/nr_hugepages || true
+    if [ "$(awk '/HugePages_Free/ { print $2 }' /proc/meminfo)" -ge 16 ]; then
+        restore copy snap-kinds --hugepages
+        counts copy 2
+        ctl snapshot copy snap-kinds
+        end copy
+    fi
+}
+
+if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then
+    tap_skip "snapshots" "/dev/kvm cannot be opened on this machine"
+    tap_done
+    exit
+fi
+
+tap_run "snapshots: the saved goes on, and the restored from there" goes_on_and_comes_back
+tap_run "snapshots: a chain over the files that it runs from" a_chain_over_its_own_files
+tap_run "snapshots: another disk in its place" another_disk_in_its_place
+tap_run "snapshots: a paused machine stays so" stays_paused
+tap_run "snapshots: by requests" by_requests
+tap_run "snapshots: damaged files" damaged_files
+tap_run "snapshots: no room" no_room
+tap_run "snapshots: a file too long" a_file_too_long
+tap_run "snapshots: the writer is killed" writer_killed
+tap_run "snapshots: the VM is killed" vm_killed
+tap_run "snapshots: the VM is killed, and had made the files" vm_killed_alone
+tap_run "snapshots: the sandbox is closed" the_sandbox_is_closed
+tap_run "snapshots: descriptors that come with a request" descriptors
+tap_run "snapshots: memory of all kinds" memory_of_all_kinds
+tap_done
