@@ -30,9 +30,9 @@ static const struct argp_option options[] = {
     {"initrd", OPTION_INITRD, "FILE", 0, "initial RAM disk", 1},
     {"append", OPTION_APPEND, "WORDS", 0, "add to the default kernel command line", 1},
     {"cmdline", OPTION_CMDLINE, "WORDS", 0, "replace the default kernel command line", 1},
-    {"restore", OPTION_RESTORE, "DIR", 0,
-     "in place of a kernel: go on from the snapshot in DIR (voltctl snapshot makes one). Disks and network "
-     "cards that are given take the places of those that it had, in their order",
+    {"restore", OPTION_RESTORE, "DIR|cas:NAME", 0,
+     "in place of a kernel: go on from a snapshot in a folder or in the store (voltctl snapshot makes one). "
+     "Disks and network cards that are given take the places of those that it had, in their order",
      1},
 
     {NULL, 0, NULL, 0, "What it has:", 2},

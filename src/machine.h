@@ -68,9 +68,14 @@ struct machine_snapshot_file {
     int fd; /* lent for the call */
 };
 
+/* True if a machine that is being saved must not run until all of it is written. */
+bool machine_snapshot_needs_pause(const struct machine *machine);
+
 /*
- * Saves a paused machine into two files (snapshot.h). It may be resumed as soon as this returns.
- * saved(context, result) is called later: 0, and all is on the disk, or a negative errno with a message.
+ * Saves a paused machine into two files (snapshot.h). It may be resumed as soon as this returns, unless
+ * machine_snapshot_needs_pause().
+ * saved(context, result) is called later: 0, and all is written and that of files without a descriptor on the
+ * disk, or a negative errno with a message.
  * Errors at once are those of the files, -EACCES if the sandbox is closed to them, -EBUSY while another
  * snapshot is being written; no file is left then, and saved() is not called.
  */

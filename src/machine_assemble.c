@@ -2,7 +2,7 @@
 #include "boot/acpi.h"
 #include "devices.h"
 #include "machine_internal.h"
-#include "snapshot.h"
+#include "snapshot_store.h"
 
 #include <fcntl.h>
 
@@ -28,7 +28,7 @@ static int make_memory(struct machine *machine)
 {
     const struct config *config = machine->config;
     if (config->snapshot)
-        return guest_mem_from_file(config->snapshot->memory_fd, config->memory, config->pages, &machine->mem);
+        return snapshot_map_memory(config->snapshot, config->pages, &machine->mem);
     return guest_mem_new(config->memory, config->pages, &machine->mem);
 }
 

@@ -46,6 +46,7 @@ struct machine {
 
     struct vcpu_callbacks callbacks;
     struct machine_saving *saving; /* the snapshot that is being written, or NULL */
+    char *saved_as;                /* the folder, or cas:NAME, of the last one; NULL: there was none */
     struct mailbox *news;          /* from vCPU threads: one has parked, or stopped and why */
     ev_signal signals[3];
     bool console_closed;   /* at the end: all that the guest said is written */

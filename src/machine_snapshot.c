@@ -14,6 +14,7 @@
 #include "sec/sandbox.h"
 #include "snapshot.h"
 #include "snapshot_config.h"
+#include "snapshot_store.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -141,9 +142,10 @@ static int sync_folder(const struct target *target)
     return fd < 0 || fsync(fd) < 0 ? fail_errno(-errno, "the folder of %s", target->path) : 0;
 }
 
+/* One that was handed in is made to last by who did, if it is to. */
 static int sync_file(const struct target *target)
 {
-    return fsync(target->fd) < 0 ? fail_errno(-errno, "%s", target->path) : 0;
+    return target->temporary[0] && fsync(target->fd) < 0 ? fail_errno(-errno, "%s", target->path) : 0;
 }
 
 /* From here on the target has its name. */
@@ -206,6 +208,14 @@ static void free_saving(struct machine_saving *saving)
     free(saving);
 }
 
+/* The folder of `state_path`: the next snapshot says that it comes after this one. */
+static void remember(struct machine *machine, const char *state_path)
+{
+    const char *slash = strrchr(state_path, '/');
+    free(machine->saved_as);
+    machine->saved_as = slash ? strndup(state_path, (size_t)(slash - state_path)) : NULL;
+}
+
 static void answered(struct loop_op *op, int result, unsigned flags)
 {
     struct machine_saving *saving = container_of(op, struct machine_saving, op);
@@ -214,11 +224,17 @@ static void answered(struct loop_op *op, int result, unsigned flags)
         ;
     int r = saving->answer.result;
     if (result != (int)sizeof(saving->answer))
-        r = fail(-ECHILD, "%s: the process that was to write it has died", saving->memory.path);
+        r = fail(
+            -ECHILD, "%s: the process that was to write it has died%s", saving->memory.path,
+            saving->machine->mem.pages == GUEST_PAGES_HUGETLB
+                ? " (a machine with --hugepages must not run meanwhile, unless the pool has as many again)"
+                : "");
     else if (r < 0)
         r = fail(r, "%.*s", (int)sizeof(saving->answer.message) - 1, saving->answer.message);
-    if (r == 0)
+    if (r == 0) {
         saving->state.temporary[0] = saving->memory.temporary[0] = '\0';
+        remember(saving->machine, saving->state.path);
+    }
     machine_saved *saved = saving->saved;
     void *context = saving->context;
     free_saving(saving);
@@ -310,6 +326,28 @@ static int start_child(struct machine_saving *saving)
     return 0;
 }
 
+/*
+ * Of the hugetlb pool there may be no page for a copy. The kernel then takes the page away from the child, so
+ * that the parent can write, and the child dies of it (mm/hugetlb.c, unmap_ref_private).
+ */
+bool machine_snapshot_needs_pause(const struct machine *machine)
+{
+    return machine->mem.pages == GUEST_PAGES_HUGETLB;
+}
+
+/* What is written to a clone that is thrown away is in no file that a snapshot could go on with. */
+static int check_drives(const struct config *config)
+{
+    for (unsigned i = 0; i < config->drive_count; i++)
+        if (snapshot_is_stored(config->drives[i].path) && !config->drives[i].read_only)
+            return fail(
+                -ENOTSUP,
+                "disk %u is a clone of %s that is thrown away at the end, and a snapshot has no disks: "
+                "use a volume (stellarium clone), or %s,ro",
+                i, config->drives[i].path, config->drives[i].path);
+    return 0;
+}
+
 int machine_snapshot(struct machine *machine, const struct machine_snapshot_file *state,
                      const struct machine_snapshot_file *memory, machine_saved *saved, void *context)
 {
@@ -329,7 +367,9 @@ int machine_snapshot(struct machine *machine, const struct machine_snapshot_file
                                       .op = {.done = answered},
                                       .saved = saved,
                                       .context = context};
-    int r = open_target(state, &saving->state);
+    int r = check_drives(machine->config);
+    if (r == 0)
+        r = open_target(state, &saving->state);
     if (r == 0)
         r = open_target(memory, &saving->memory);
     if (r == 0)

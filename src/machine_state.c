@@ -108,6 +108,8 @@ int machine_save_config(const struct machine *machine, struct state_writer *to)
         }
     }
     config.cmdline = machine->command_line;
+    if (machine->saved_as)
+        config.restore = machine->saved_as;
     config.append = NULL;
     return snapshot_save_config(&config, to);
 }

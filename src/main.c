@@ -4,6 +4,7 @@
 #include "ctl/firecracker.h"
 #include "machine.h"
 #include "snapshot_config.h"
+#include "snapshot_store.h"
 #include "terminal.h"
 
 #include <stdio.h>
@@ -15,7 +16,7 @@ static int restore(struct machine *machine, const struct config *config, enum ma
     static struct config merged; /* to the end of the process */
     struct snapshot snapshot;
     *ret_blame = MACHINE_BAD_CONFIG;
-    int r = snapshot_open_folder(config->restore, &snapshot);
+    int r = snapshot_open_any(config->restore, config->cas_store, &snapshot);
     if (r == 0)
         r = snapshot_make_config(&snapshot, config, &merged);
     if (r == 0)

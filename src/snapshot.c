@@ -1,5 +1,7 @@
 #include "snapshot.h"
 
+#include "store/manifest.h"
+
 #include <elf.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -8,7 +10,7 @@
 #include <sys/stat.h>
 #include <xxhash.h>
 
-_Static_assert(sizeof(struct snapshot_header) == 64 && sizeof(struct snapshot_trailer) == 32, "no padding");
+_Static_assert(sizeof(struct snapshot_header) == 64 && sizeof(struct snapshot_trailer) == 40, "no padding");
 
 static void hash_of(struct snapshot_header header, const void *sections, size_t length, uint8_t ret_hash[16])
 {
@@ -47,6 +49,13 @@ static int open_with_size(const char *path, int *ret_fd, uint64_t *ret_size)
     return 0;
 }
 
+static int check_magic(const char *path, const struct snapshot_header *header)
+{
+    if (memcmp(header->magic, SNAPSHOT_MAGIC, sizeof(header->magic)) != 0)
+        return fail(-EBADMSG, "%s: no snapshot of this program", path);
+    return 0;
+}
+
 static int read_header(const char *path, int fd, uint64_t size, struct snapshot_header *ret_header)
 {
     if (size < sizeof(*ret_header))
@@ -54,9 +63,7 @@ static int read_header(const char *path, int fd, uint64_t size, struct snapshot_
     int r = read_full_at(fd, ret_header, sizeof(*ret_header), 0);
     if (r < 0)
         return fail_errno(r, "%s", path);
-    if (memcmp(ret_header->magic, SNAPSHOT_MAGIC, sizeof(ret_header->magic)) != 0)
-        return fail(-EBADMSG, "%s: no snapshot of this program", path);
-    return 0;
+    return check_magic(path, ret_header);
 }
 
 static int check_header(const char *path, const struct snapshot_header *header, uint64_t size)
@@ -93,11 +100,49 @@ static int read_sections(const char *path, struct snapshot *snapshot, size_t len
     return r;
 }
 
+/* The header that `snapshot->bytes` begins with is right, and so is all that follows. */
+static int check_state(const char *path, struct snapshot *snapshot)
+{
+    struct snapshot_header header;
+    uint8_t hash[16];
+    memcpy(&header, snapshot->bytes, sizeof(header));
+    hash_of(header, snapshot->bytes + sizeof(header), header.length, hash);
+    if (memcmp(hash, header.hash, sizeof(hash)) != 0)
+        return fail(-EBADMSG, "%s: damaged: its hash is not that of its contents", path);
+    return read_sections(path, snapshot, header.length);
+}
+
+static int check_trailer(const char *path, const struct snapshot_trailer *trailer,
+                         const struct snapshot_header *header)
+{
+    if (memcmp(trailer->magic, SNAPSHOT_MEMORY_MAGIC, sizeof(trailer->magic)) != 0 ||
+        trailer->memory != header->memory)
+        return fail(-EBADMSG, "%s: no memory of a snapshot, or not all of it", path);
+    if (memcmp(trailer->id, header->id, sizeof(header->id)) != 0)
+        return fail(-EBADMSG, "%s: the memory of another snapshot", path);
+    return 0;
+}
+
+int snapshot_take_state(const char *name, const struct snapshot_trailer *trailer, struct snapshot *snapshot)
+{
+    struct snapshot_header header;
+    if (trailer->state_length < sizeof(header))
+        return fail(-EBADMSG, "%s: no snapshot: its state has %llu bytes", name,
+                    (unsigned long long)trailer->state_length);
+    memcpy(&header, snapshot->bytes, sizeof(header));
+    int r = check_magic(name, &header);
+    if (r == 0)
+        r = check_header(name, &header, trailer->state_length);
+    if (r == 0)
+        r = check_trailer(name, trailer, &header);
+    snapshot->memory = header.memory;
+    return r == 0 ? check_state(name, snapshot) : r;
+}
+
 static int read_state(const char *path, struct snapshot *snapshot, struct snapshot_header *ret_header)
 {
     CLEANUP_FD int fd = -1;
     uint64_t size;
-    uint8_t hash[16];
     int r = open_with_size(path, &fd, &size);
     if (r == 0)
         r = read_header(path, fd, size, ret_header);
@@ -111,11 +156,9 @@ static int read_state(const char *path, struct snapshot *snapshot, struct snapsh
     r = read_full_at(fd, snapshot->bytes, size, 0);
     if (r < 0)
         return fail_errno(r, "%s", path);
-    hash_of(*ret_header, snapshot->bytes + sizeof(*ret_header), ret_header->length, hash);
-    if (memcmp(hash, ret_header->hash, sizeof(hash)) != 0 ||
-        memcmp(snapshot->bytes, ret_header, sizeof(*ret_header)) != 0)
-        return fail(-EBADMSG, "%s: damaged: its hash is not that of its contents", path);
-    return read_sections(path, snapshot, ret_header->length);
+    if (memcmp(snapshot->bytes, ret_header, sizeof(*ret_header)) != 0)
+        return fail(-EBADMSG, "%s: changes while it is read", path);
+    return check_state(path, snapshot);
 }
 
 static int open_memory(const char *path, const struct snapshot_header *header, struct snapshot *snapshot)
@@ -131,13 +174,8 @@ static int open_memory(const char *path, const struct snapshot_header *header, s
     r = read_full_at(snapshot->memory_fd, &trailer, sizeof(trailer), header->memory);
     if (r < 0)
         return fail_errno(r, "%s", path);
-    if (memcmp(trailer.magic, SNAPSHOT_MEMORY_MAGIC, sizeof(trailer.magic)) != 0 ||
-        trailer.memory != header->memory)
-        return fail(-EBADMSG, "%s: no memory of a snapshot, or not all of it", path);
-    if (memcmp(trailer.id, header->id, sizeof(header->id)) != 0)
-        return fail(-EBADMSG, "%s: the memory of another snapshot", path);
     snapshot->memory = header->memory;
-    return 0;
+    return check_trailer(path, &trailer, header);
 }
 
 int snapshot_open(const char *state_path, const char *memory_path, struct snapshot *ret_snapshot)
@@ -165,6 +203,9 @@ void snapshot_close(struct snapshot *snapshot)
 {
     free(snapshot->bytes);
     cleanup_fd(&snapshot->memory_fd);
+    manifest_free(snapshot->manifest);
+    if (snapshot->store && !snapshot->lease)
+        store_close(snapshot->store);
     *snapshot = (struct snapshot){.memory_fd = -1};
 }
 

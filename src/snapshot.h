@@ -33,14 +33,21 @@ struct snapshot_trailer {
     char magic[8]; /* SNAPSHOT_MEMORY_MAGIC */
     uint64_t memory;
     uint8_t id[SNAPSHOT_ID_BYTES];
+    uint64_t state_length; /* bytes of the state that lies before this page, in the store; 0 in a file */
 };
+
+/* The longest state. */
+#define SNAPSHOT_STATE_MAX (sizeof(struct snapshot_header) + STATE_MAX)
 
 /* One that is to be restored: its files are open, and what can be checked is. */
 struct snapshot {
     uint8_t *bytes; /* the state file */
     struct state_reader config, machine;
-    int memory_fd;
-    uint64_t memory; /* bytes */
+    int memory_fd; /* -1: it is in the store */
+    struct store *store;
+    struct manifest *manifest;
+    struct store_lease *lease; /* to the end of the process */
+    uint64_t memory;           /* bytes */
 };
 
 /* The names of the two files in a snapshot's folder. */
@@ -52,6 +59,10 @@ struct snapshot {
 int snapshot_open(const char *state_path, const char *memory_path, struct snapshot *ret_snapshot);
 int snapshot_open_folder(const char *folder, struct snapshot *ret_snapshot);
 void snapshot_close(struct snapshot *snapshot);
+
+/* Takes the state out of snapshot->bytes, where there are trailer->state_length of it. `name` is for
+ * messages. As snapshot_open(). */
+int snapshot_take_state(const char *name, const struct snapshot_trailer *trailer, struct snapshot *snapshot);
 
 /* The version of a state file, of which nothing but the header is looked at. As snapshot_open(). */
 int snapshot_version(const char *state_path, uint32_t *ret_version);

@@ -59,6 +59,7 @@ static int save_machine(const void *owner, struct state_writer *to)
     put_text(to, config->append);
     put_text(to, config->cas_store);
     put_text(to, config->name);
+    put_text(to, config->restore);
     return 0;
 }
 
@@ -77,8 +78,8 @@ static int load_machine(void *owner, struct state_reader *from, uint16_t version
     config->cpus = state.cpus;
     config->pages = state.pages;
     config->has_rootfs = state.has_rootfs;
-    char **const texts[] = {&config->kernel, &config->initrd,    &config->cmdline,
-                            &config->append, &config->cas_store, &config->name};
+    char **const texts[] = {&config->kernel,    &config->initrd, &config->cmdline, &config->append,
+                            &config->cas_store, &config->name,   &config->restore};
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(texts); i++)
         r = get_text(from, texts[i]);
     return r == 0 ? guest_mem_check_size(config->memory) : r;
@@ -337,6 +338,8 @@ static int override_config(struct config *config, const struct config *given)
         r = config_set_text(&config->name, given->name);
     if (r == 0 && given->serial_path)
         r = config_set_text(&config->serial_path, given->serial_path);
+    free(config->restore);
+    config->restore = given->restore ? strdup(given->restore) : NULL; /* where the next one comes after */
     config->serial = given->serial;
     config->sandbox = given->sandbox;
     config->boot_timer = given->boot_timer;

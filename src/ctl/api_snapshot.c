@@ -3,6 +3,7 @@
 
 #include "snapshot.h"
 #include "snapshot_config.h"
+#include "snapshot_store.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +14,8 @@
 struct api_saving {
     struct http_request *request;
     char *state_path, *memory_path;
-    bool live; /* the machine ran: it goes on as soon as its state is taken */
+    bool live;   /* the machine ran: it goes on as soon as its state is taken */
+    bool resume; /* it goes on when all is written */
     bool diff;
     bool begun;
     uint64_t begin_us;
@@ -41,7 +43,11 @@ static void end_saving(struct ctl *ctl, int result)
 
 static void saved(void *context, int result)
 {
-    end_saving(context, result);
+    struct ctl *ctl = context;
+    bool resume = ctl->saving->resume;
+    end_saving(ctl, result);
+    if (resume && machine_state(ctl->machine) == MACHINE_PAUSED)
+        machine_resume(ctl->machine);
 }
 
 static void begin_saving(struct ctl *ctl)
@@ -62,9 +68,10 @@ bool api_saving_paused(struct ctl *ctl)
 {
     if (!ctl->saving || ctl->saving->begun)
         return false;
-    bool live = ctl->saving->live;
+    bool live = ctl->saving->live, waits = live && machine_snapshot_needs_pause(ctl->machine);
+    ctl->saving->resume = waits && !ctl->pausing;
     begin_saving(ctl);
-    return live;
+    return live && (!waits || !ctl->saving);
 }
 
 void api_saving_ended(struct ctl *ctl)
@@ -176,7 +183,7 @@ int api_restore_base(struct api_call *call)
     struct snapshot snapshot;
     uint64_t begin = api_now_us();
     config_free(&ctl->built);
-    int r = snapshot_open_folder(ctl->base->restore, &snapshot);
+    int r = snapshot_open_any(ctl->base->restore, ctl->base->cas_store, &snapshot);
     if (r == 0)
         r = snapshot_make_config(&snapshot, ctl->base, &ctl->built);
     if (r == 0)

@@ -76,54 +76,71 @@ int guest_mem_new(uint64_t size, enum guest_pages pages, struct guest_mem *ret_m
     return r;
 }
 
-/* ---- Memory whose contents are in a file ---- */
+/* ---- Memory whose contents are in files ---- */
 
-/* Stretches of discarded pages. Each may cost two mappings, and a process has 65,530 (vm.max_map_count). */
-#define HOLES_MAX 16384u
+/* A process has 65,530 mappings (vm.max_map_count): some for parts of files, and stretches of pages that were
+ * discarded of them, each of which may cost two more. */
+#define MAPPINGS_MAX 20480u
+#define HOLES_MAX    16384u
 
-/* What of a mapped file was discarded, and is anonymous now. */
-struct guest_mem_file {
-    unsigned holes;
-    uint64_t *pages; /* a bit each */
-    size_t pages_size;
+struct guest_mem_files {
+    unsigned mappings, holes;
+    uint64_t *mapped; /* a bit for each page: it is a file's */
+    size_t mapped_size;
 };
 
-static bool is_hole(const struct guest_mem_file *file, uint64_t page)
+static bool is_mapped(const struct guest_mem_files *files, uint64_t page)
 {
-    return file->pages[page / 64] >> page % 64 & 1;
+    return files->mapped[page / 64] >> page % 64 & 1;
 }
 
-static int map_file(int fd, uint8_t *host, struct guest_mem *mem)
+static void set_mapped(struct guest_mem_files *files, uint64_t first, uint64_t count, bool mapped)
 {
-    struct guest_mem_file *file = calloc(1, sizeof(*file));
-    if (!file)
+    for (uint64_t page = first; page < first + count; page++) {
+        if (page % 64 == 0 && first + count - page >= 64) {
+            files->mapped[page / 64] = mapped ? UINT64_MAX : 0;
+            page += 63;
+        } else if (mapped)
+            files->mapped[page / 64] |= UINT64_C(1) << page % 64;
+        else
+            files->mapped[page / 64] &= ~(UINT64_C(1) << page % 64);
+    }
+}
+
+static int remember_files(struct guest_mem *mem)
+{
+    if (mem->files)
+        return 0;
+    struct guest_mem_files *files = calloc(1, sizeof(*files));
+    if (!files)
         return fail(-ENOMEM, "no memory");
-    file->pages_size = align_up(mem->size / GUEST_PAGE / 8, GUEST_PAGE);
-    file->pages = mmap(NULL, file->pages_size, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (file->pages == MAP_FAILED) {
-        free(file);
+    files->mapped_size = align_up(mem->size / GUEST_PAGE / 8, GUEST_PAGE);
+    files->mapped = mmap(NULL, files->mapped_size, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (files->mapped == MAP_FAILED) {
+        free(files);
         return fail_errno(-errno, "no memory");
     }
-    mem->file = file;
-    void *mapped =
-        mmap(host, mem->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, fd, 0);
-    if (mapped == MAP_FAILED)
-        return fail_errno(-errno, "the guest's memory cannot be mapped from its file");
-    madvise(host, mem->size, MADV_DONTDUMP);
+    mem->files = files;
     return 0;
 }
 
-static int read_file(int fd, uint8_t *host, uint64_t size)
+int guest_mem_map(struct guest_mem *mem, uint64_t at, uint64_t length, int fd, uint64_t offset)
 {
-    for (uint64_t at = 0; at < size;) {
-        ssize_t length = pread(fd, host + at, size - at, (off_t)at);
-        if (length < 0 && errno == EINTR)
-            continue;
-        if (length <= 0)
-            return fail_errno(length < 0 ? -errno : -ENODATA, "reading the guest's memory from its file");
-        at += (uint64_t)length;
-    }
+    uint8_t *host = mem->regions[0].host + at;
+    CHECK(mem->pages != GUEST_PAGES_HUGETLB && at <= mem->size && length <= mem->size - at);
+    int r = remember_files(mem);
+    if (r < 0)
+        return r;
+    if (mem->files->mappings == MAPPINGS_MAX)
+        return -ENOSPC;
+    void *mapped = mmap(host, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, fd,
+                        (off_t)offset);
+    if (mapped == MAP_FAILED)
+        return fail_errno(-errno, "the guest's memory cannot be mapped from its file");
+    madvise(host, length, MADV_DONTDUMP);
+    mem->files->mappings++;
+    set_mapped(mem->files, at / GUEST_PAGE, length / GUEST_PAGE, true);
     return 0;
 }
 
@@ -138,22 +155,27 @@ int guest_mem_from_file(int fd, uint64_t size, enum guest_pages pages, struct gu
     int r = guest_mem_new(size, pages, ret_mem);
     if (r < 0)
         return r;
-    uint8_t *host = ret_mem->regions[0].host;
-    r = pages == GUEST_PAGES_HUGETLB ? read_file(fd, host, size) : map_file(fd, host, ret_mem);
+    if (pages != GUEST_PAGES_HUGETLB)
+        r = guest_mem_map(ret_mem, 0, size, fd, 0);
+    else {
+        r = read_full_at(fd, ret_mem->regions[0].host, size, 0);
+        if (r < 0)
+            r = fail_errno(r, "reading the guest's memory from its file");
+    }
     if (r < 0)
         guest_mem_free(ret_mem);
     return r;
 }
 
 /* The file's page would be there again after MADV_DONTNEED, so an anonymous one takes its place. */
-static uint64_t discard_from_file(const struct guest_mem *mem, uintptr_t begin, uintptr_t end)
+static uint64_t discard_from_files(const struct guest_mem *mem, uintptr_t begin, uintptr_t end)
 {
-    struct guest_mem_file *file = mem->file;
+    struct guest_mem_files *files = mem->files;
     uint64_t first = (begin - (uintptr_t)mem->regions[0].host) / GUEST_PAGE;
     uint64_t count = (end - begin) / GUEST_PAGE, total = mem->size / GUEST_PAGE;
-    bool joins = is_hole(file, first) || (first > 0 && is_hole(file, first - 1)) ||
-                 (first + count < total && is_hole(file, first + count));
-    if (!joins && file->holes == HOLES_MAX)
+    bool joins = !is_mapped(files, first) || (first > 0 && !is_mapped(files, first - 1)) ||
+                 (first + count < total && !is_mapped(files, first + count));
+    if (!joins && files->holes == HOLES_MAX)
         return 0;
     void *mapped = mmap((void *)begin, end - begin, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
@@ -161,9 +183,8 @@ static uint64_t discard_from_file(const struct guest_mem *mem, uintptr_t begin, 
         return 0;
     madvise(mapped, end - begin,
             MADV_DONTDUMP); /* as its neighbours, or it would not be one mapping with them */
-    file->holes += !joins;
-    for (uint64_t page = first; page < first + count; page++)
-        file->pages[page / 64] |= UINT64_C(1) << page % 64;
+    files->holes += !joins;
+    set_mapped(files, first, count, false);
     return end - begin;
 }
 
@@ -171,9 +192,9 @@ void guest_mem_free(struct guest_mem *mem)
 {
     if (mem->region_count)
         munmap(mem->regions[0].host, mem->size);
-    if (mem->file)
-        munmap(mem->file->pages, mem->file->pages_size);
-    free(mem->file);
+    if (mem->files)
+        munmap(mem->files->mapped, mem->files->mapped_size);
+    free(mem->files);
     *mem = (struct guest_mem){0};
 }
 
@@ -183,8 +204,8 @@ uint64_t guest_mem_discard(const struct guest_mem *mem, void *host, uint64_t len
     uintptr_t end = align_down((uintptr_t)host + length, GUEST_PAGE);
     if (mem->pages == GUEST_PAGES_HUGETLB || begin >= end)
         return 0;
-    if (mem->file)
-        return discard_from_file(mem, begin, end);
+    if (mem->files)
+        return discard_from_files(mem, begin, end);
     return madvise((void *)begin, end - begin, MADV_DONTNEED) == 0 ? end - begin : 0;
 }
 

@@ -49,7 +49,7 @@ struct guest_mem {
     unsigned region_count;
     uint64_t size; /* bytes in all regions */
     enum guest_pages pages;
-    struct guest_mem_file *file; /* what guest_mem_from_file() keeps of it; NULL: there is none */
+    struct guest_mem_files *files; /* what of it is mapped from files; NULL: nothing */
 };
 
 /*
@@ -67,6 +67,13 @@ int guest_mem_new(uint64_t size, enum guest_pages pages, struct guest_mem *ret_m
  * be closed: what is cut off it is a SIGBUS. -EBADMSG with a message if it is shorter than `size`.
  */
 int guest_mem_from_file(int fd, uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem);
+
+/*
+ * Maps a part of new memory, `at` bytes from its first on, from `fd`, all in whole pages, as
+ * guest_mem_from_file() does. Not for pages of the hugetlb pool. -ENOSPC without a message: there are as many
+ * mappings as a process bears, so read it instead; another errno comes with a message.
+ */
+int guest_mem_map(struct guest_mem *mem, uint64_t at, uint64_t length, int fd, uint64_t offset);
 
 /* -EINVAL with a message: no guest can have that much, on any host. */
 int guest_mem_check_size(uint64_t size);

@@ -7,7 +7,7 @@ set -euo pipefail
 build=$(cd "${BUILD:-build}" && pwd)
 counter=$build/test/guest/counter
 work=$(mktemp -d)
-export VOLT_RUNTIME_DIR=$work/run
+export VOLT_RUNTIME_DIR=$work/run STELLARIUM_STORE=$work/store
 # shellcheck disable=SC2317 # called by the trap
 clean_up()
 {
@@ -252,7 +252,7 @@ catch_writer() # PID of the VM
 writer_killed()
 {
     local pid writer i
-    start vm "pages=4000 spin=0" --memory 256M
+    start vm "pages=2000 spin=0" --memory 256M
     pid=$(vmm_pid vm)
     for i in 1 2 3 4 5 6 7 8; do
         ctl snapshot vm snap-killed >said 2>&1 &
@@ -282,7 +282,7 @@ writer_killed()
 vm_killed()
 {
     local pid writer i
-    start vm "pages=4000 spin=0" --memory 256M
+    start vm "pages=2000 spin=0" --memory 256M
     pid=$(vmm_pid vm)
     mkdir snap-orphan
     ctl snapshot vm snap-orphan >said 2>&1 &
@@ -304,7 +304,7 @@ vm_killed()
 vm_killed_alone()
 {
     local pid writer i
-    start vm "pages=4000 spin=0" --memory 256M --allow-path "$work"
+    start vm "pages=2000 spin=0" --memory 256M --allow-path "$work"
     pid=$(vmm_pid vm)
     mkdir snap-alone
     create vm "$work/snap-alone" >said 2>&1 &
@@ -407,6 +407,127 @@ memory_of_all_kinds()
     fi
 }
 
+# MiB of all objects in the store.
+stored()
+{
+    find store/objects -type f -printf '%s\n' | awk '{ n += $1 } END { print int(n / 1048576) }'
+}
+
+new_store()
+{
+    chmod -R u+w store 2>/dev/null || true
+    rm -rf store
+    "$build/stellarium" init >/dev/null
+}
+
+in_the_store()
+{
+    new_store
+    start vm "pages=20 every=100"
+    ctl snapshot vm cas:one
+    [ "$(stored)" -ge 7 ] || { echo "$(stored) MiB stored of 7 that there are" && return 1; }
+    counts vm "$(round vm)"
+    # What stayed is shared, also under another name, by the VM's own word.
+    ctl snapshot vm cas:two
+    [ "$(stored)" -le 9 ] || { echo "$(stored) MiB stored of twice nearly the same" && return 1; }
+    end vm
+    restore copy cas:one
+    counts copy 2
+    grep -q 'store/objects' "/proc/$(vmm_pid copy)/maps"
+    ctl snapshot copy cas:three
+    [ "$(stored)" -le 11 ] || { echo "$(stored) MiB stored of three times nearly the same" && return 1; }
+    end copy
+    restore copy cas:three
+    counts copy 2
+    end copy
+    "$build/stellarium" verify
+}
+
+# Pages that lie apart are read instead of mapped one by one.
+scattered_in_the_store()
+{
+    new_store
+    start vm "pages=300 every=3"
+    ctl snapshot vm cas:one
+    counts vm "$(round vm)"
+    ctl snapshot vm cas:two
+    end vm
+    restore copy cas:two
+    counts copy 2
+    [ "$(grep -c 'store/objects' "/proc/$(vmm_pid copy)/maps")" -le 30 ]
+    end copy
+    restore copy cas:one --thp off
+    counts copy 2
+    end copy
+}
+
+# As long as a VM runs from it, a snapshot stays, whatever is removed.
+leased_in_the_store()
+{
+    new_store
+    start vm "pages=20 every=100"
+    ctl snapshot vm cas:one
+    end vm
+    restore copy cas:one
+    "$build/stellarium" rm one
+    "$build/stellarium" gc
+    [ "$(stored)" -ge 6 ]
+    counts copy 20
+    end copy
+    "$build/stellarium" gc
+    [ "$(stored)" -eq 0 ]
+    refused "one" ctl restore copy cas:one
+}
+
+damaged_in_the_store()
+{
+    local object
+    new_store
+    start vm "pages=20 every=100"
+    ctl snapshot vm cas:one
+    end vm
+    truncate -s 4M disk-image
+    printf x | dd of=disk-image conv=notrunc status=none
+    "$build/stellarium" import disk-image plain
+    refused "cas:plain: an image, and no snapshot" ctl restore copy cas:plain
+    refused "absent" ctl restore copy cas:absent
+    (unset STELLARIUM_STORE && refused "in which store" ctl restore copy cas:one)
+    (unset STELLARIUM_STORE && ctl --cas-store store restore copy cas:one && counts copy 2 && end copy)
+    object=$(find store/objects -type f -size 2M | head -n 1)
+    chmod u+w "$object"
+    printf 'rot' | dd of="$object" bs=1 seek=5000 conv=notrunc status=none
+    refused "is corrupt" ctl restore copy cas:one
+    # What is written to a clone that is thrown away would be missing.
+    start vm "pages=10 disk=1" --disk cas:plain
+    refused "thrown away at the end" ctl snapshot vm cas:two
+    counts vm "$(round vm)"
+    end vm
+}
+
+# Whoever is killed leaves a store that is whole.
+killed_in_the_store()
+{
+    local i asked
+    new_store
+    start vm "pages=20 every=100"
+    for i in 1 2 3 4 5 6 7 8; do
+        timeout 60 "$build/voltctl" snapshot vm "cas:killed$i" >said 2>&1 &
+        asked=$!
+        sleep "0.0$i"
+        pkill -KILL -P "$asked" voltctl || true
+        wait "$asked" || true
+    done
+    counts vm "$(round vm)"
+    "$build/stellarium" verify
+    "$build/stellarium" gc
+    [ -z "$(ls -A store/tmp)" ]
+    ctl snapshot vm cas:whole
+    end vm
+    restore copy cas:whole
+    counts copy 2
+    end copy
+}
+
 if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then
     tap_skip "snapshots" "/dev/kvm cannot be opened on this machine"
     tap_done
@@ -427,4 +548,9 @@ tap_run "snapshots: the VM is killed, and had made the files" vm_killed_alone
 tap_run "snapshots: the sandbox is closed" the_sandbox_is_closed
 tap_run "snapshots: descriptors that come with a request" descriptors
 tap_run "snapshots: memory of all kinds" memory_of_all_kinds
+tap_run "snapshots: in the store, and what they share" in_the_store
+tap_run "snapshots: in the store, pages that lie apart" scattered_in_the_store
+tap_run "snapshots: in the store, removed while a VM runs from it" leased_in_the_store
+tap_run "snapshots: in the store, damaged and refused" damaged_in_the_store
+tap_run "snapshots: in the store, the writer is killed" killed_in_the_store
 tap_done

@@ -29,7 +29,7 @@ ARROWS = {
     "src": ["src/base", "src/boot", "src/dev", "src/loop", "src/net", "src/sec", "src/store", "src/vcpu"],
     "src/main.c": ["src", "src/base", "src/ctl", "src/loop"],
     "src/ctl": ["src", "src/base", "src/boot", "src/dev", "src/loop", "src/net", "src/sec", "src/store", "src/vcpu"],
-    "src/ctl/voltctl": ["src/base", "src/ctl"],
+    "src/ctl/voltctl": ["src", "src/base", "src/ctl", "src/store"],
     "guest/init": ["src/base"],
     "guest/kernel": ["src/base", "src/boot", "src/store"],
 }

@@ -18,8 +18,9 @@ static const struct command {
     {"start", "NAME [OPTION...]", "start a VM, with options of volt-vmm, or one that waits for it", do_start,
      true},
     {"stop", "NAME", "press its power button; end it when its time is over", do_stop, true},
-    {"snapshot", "NAME DIR", "save it into DIR as it runs; it goes on", do_snapshot, true},
-    {"restore", "NAME DIR [OPTION...]", "start a VM that goes on from a snapshot, with options of volt-vmm",
+    {"snapshot", "NAME DIR|cas:NAME", "save it as it runs, into a folder or the store; it goes on",
+     do_snapshot, true},
+    {"restore", "NAME FROM [OPTION...]", "start a VM that goes on from a snapshot, with options of volt-vmm",
      do_restore, true},
     {"pause", "NAME", "stop its CPUs and devices", do_pause, true},
     {"resume", "NAME", "let it go on", do_resume, true},
@@ -32,7 +33,7 @@ static const struct command {
     {"rm", "NAME", "remove what a VM that has ended left behind", do_rm, true},
 };
 
-enum { OPTION_FORCE = 0x100, OPTION_CONSOLE };
+enum { OPTION_FORCE = 0x100, OPTION_CONSOLE, OPTION_STORE };
 
 static const struct argp_option options[] = {
     {"dir", 'd', "DIR", 0, "where the sockets are ($VOLT_RUNTIME_DIR, $XDG_RUNTIME_DIR/volt, or /run/volt)",
@@ -40,6 +41,7 @@ static const struct argp_option options[] = {
     {"json", 'j', NULL, 0, "list: print JSON", 0},
     {"timeout", 't', "SECONDS", 0, "stop: how long the guest may take (default 30)", 0},
     {"force", OPTION_FORCE, NULL, 0, "stop: do not ask the guest", 0},
+    {"cas-store", OPTION_STORE, "DIR", 0, "snapshot, restore: the store of cas:NAME ($STELLARIUM_STORE)", 0},
     {"console", OPTION_CONSOLE, NULL, 0, "logs: the guest's console", 0},
     {0},
 };
@@ -102,6 +104,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case 't': r = set_timeout(&invocation->timeout_seconds, argument); break;
     case OPTION_FORCE: invocation->force = true; break;
     case OPTION_CONSOLE: invocation->console = true; break;
+    case OPTION_STORE: invocation->store = argument; break;
     case ARGP_KEY_ARG: r = take_argument(parsing, state, argument); break;
     case ARGP_KEY_END:
         if (!parsing->command) {
@@ -125,7 +128,7 @@ static char *help_filter(int key, const char *text, void *input)
     struct text help = {0};
     text_puts(&help, "Commands:\n");
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-        text_printf(&help, "  %-8s %-20s %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
+        text_printf(&help, "  %-8s %-21s %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
     return help.failed ? (char *)text : help.at;
 }
 

@@ -1,9 +1,11 @@
 /*
- * `voltctl snapshot`: makes the files and hands them to the VM, whose sandbox lets it make none. They get
- * their names when the VM has written all of them, memory first: the state names the memory that it goes
- * with.
+ * `voltctl snapshot`: makes the files and hands them to the VM, whose sandbox lets it make none. When the VM
+ * has written all of them they get their names, memory first: the state names the memory that it goes with.
+ * Or they go into the store, which has no room for either as a file.
  */
 #include "ctl/voltctl/voltctl.h"
+#include "snapshot_store.h"
+#include "store/store.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,8 +13,7 @@
 #include <sys/stat.h>
 
 enum { STATE, MEMORY, FILES };
-/* As `volt-vmm --restore` looks for them (snapshot.h). */
-static const char *const names[FILES] = {[STATE] = "state", [MEMORY] = "memory"};
+static const char *const names[FILES] = {[STATE] = SNAPSHOT_STATE, [MEMORY] = SNAPSHOT_MEMORY};
 
 struct saving {
     const char *folder;
@@ -46,6 +47,8 @@ static int make_file(struct saving *saving, unsigned file)
 static int publish(struct saving *saving, unsigned file)
 {
     char *temporary = saving->temporary[file], link[32];
+    if (fsync(saving->fds[file]) < 0)
+        return fail_errno(-errno, "%s/%s", saving->folder, names[file]);
     if (!temporary[0]) {
         char name[NAME_MAX + 1];
         temporary_name(file, name);
@@ -115,12 +118,70 @@ static int save(const struct invocation *invocation, struct saving *saving)
     int r = make_file(saving, STATE);
     if (r == 0)
         r = make_file(saving, MEMORY);
-    if (r == 0)
-        r = ask(invocation, saving);
+    return r == 0 ? ask(invocation, saving) : r;
+}
+
+static void clean_up(struct saving *saving)
+{
+    for (unsigned file = 0; file < FILES; file++) {
+        if (saving->temporary[file][0])
+            unlinkat(saving->folder_fd, saving->temporary[file], 0);
+        cleanup_fd(&saving->fds[file]);
+    }
+    cleanup_fd(&saving->folder_fd);
+}
+
+static int save_to_folder(const struct invocation *invocation, struct saving *saving)
+{
+    bool made = mkdir(saving->folder, 0700) == 0;
+    saving->folder_fd =
+        made || errno == EEXIST ? open(saving->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (saving->folder_fd < 0)
+        return fail_errno(-errno, "%s", saving->folder);
+    int r = save(invocation, saving);
     if (r == 0)
         r = publish(saving, MEMORY);
     if (r == 0)
         r = publish(saving, STATE);
+    clean_up(saving);
+    if (r < 0 && made)
+        rmdir(saving->folder);
+    return r;
+}
+
+static void storing(void *opaque, uint64_t done_bytes, uint64_t total_bytes)
+{
+    const struct saving *saving = opaque;
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\r%s: %3llu %% stored\033[K", saving->folder,
+                (unsigned long long)(total_bytes ? done_bytes * 100 / total_bytes : 100));
+}
+
+/* The files are the store's, where there is room for what is to come, and never have a name. */
+static int save_to_store(const struct invocation *invocation, struct saving *saving)
+{
+    struct store *store = NULL;
+    uint64_t stored = 0;
+    char size[SIZE_TEXT_MAX];
+    const char *path = invocation->store ? invocation->store : getenv("STELLARIUM_STORE");
+    const char *name = strchr(saving->folder, ':') + 1;
+    if (!path)
+        return fail(-EINVAL, "%s: in which store? (--cas-store DIR, or $STELLARIUM_STORE)", saving->folder);
+    int r = ref_check_name(name);
+    if (r == 0)
+        r = store_open(path, &store);
+    if (r < 0)
+        return r;
+    saving->folder_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    r = saving->folder_fd < 0 ? fail_errno(-errno, "%s", path) : save(invocation, saving);
+    if (r == 0)
+        r = snapshot_store(store, name, saving->fds[STATE], saving->fds[MEMORY], storing, saving, &stored);
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\r\033[K");
+    if (r == 0)
+        printf("%s: %s stored\n", saving->folder, size_text(stored, size));
+    clean_up(saving);
+    store_close(store);
     return r;
 }
 
@@ -128,19 +189,7 @@ int do_snapshot(const struct invocation *invocation)
 {
     struct saving saving = {.folder = invocation->word, .folder_fd = -1, .fds = {-1, -1}};
     if (!saving.folder)
-        return fail(-EINVAL, "snapshot: name a folder for it");
-    bool made = mkdir(saving.folder, 0700) == 0;
-    saving.folder_fd = made || errno == EEXIST ? open(saving.folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    if (saving.folder_fd < 0)
-        return fail_errno(-errno, "%s", saving.folder);
-    int r = save(invocation, &saving);
-    for (unsigned file = 0; file < FILES; file++) {
-        if (saving.temporary[file][0])
-            unlinkat(saving.folder_fd, saving.temporary[file], 0);
-        cleanup_fd(&saving.fds[file]);
-    }
-    cleanup_fd(&saving.folder_fd);
-    if (r < 0 && made)
-        rmdir(saving.folder);
-    return r;
+        return fail(-EINVAL, "snapshot: name a folder for it, or cas:NAME");
+    return snapshot_is_stored(saving.folder) ? save_to_store(invocation, &saving)
+                                             : save_to_folder(invocation, &saving);
 }

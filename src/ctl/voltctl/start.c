@@ -52,7 +52,8 @@ static void last_line(int log, char *line, size_t size)
         memmove(line, last + 1, strlen(last + 1) + 1);
 }
 
-/* Until its socket answers, or it has ended. */
+/* Until its socket answers, or it has ended. One that only listens may still fail: its loop answers when the
+ * start is over. */
 static int wait_for_start(const struct invocation *invocation, pid_t pid, int log)
 {
     const struct timespec pause = {.tv_nsec = 5000000};
@@ -66,7 +67,8 @@ static int wait_for_start(const struct invocation *invocation, pid_t pid, int lo
                         line[0] ? line : "it says nothing");
         }
         if (vm_connect(invocation, &client) == 0) {
-            bool is_it = client.pid == pid;
+            CLEANUP_TEXT struct text answer = {0};
+            bool is_it = client.pid == pid && client_request(&client, "GET", "/", NULL, &answer) == 200;
             client_close(&client);
             if (is_it)
                 return 0;
@@ -95,7 +97,7 @@ static int spawn(const struct invocation *invocation)
     CLEANUP_FD int console = -1, log = -1;
     while (invocation->rest[count])
         count++;
-    CLEANUP_FREE char **arguments = calloc(count + 8, sizeof(*arguments));
+    CLEANUP_FREE char **arguments = calloc(count + 10, sizeof(*arguments));
     if (!arguments)
         return fail(-ENOMEM, "no memory");
     int r = vm_file(invocation, ".sock", socket);
@@ -106,16 +108,18 @@ static int spawn(const struct invocation *invocation)
     if (r < 0)
         return r;
     find_vmm(vmm);
-    char *const own[] = {vmm,
-                         (char[]){"--api-sock"},
-                         socket,
-                         (char[]){"--id"},
-                         (char *)invocation->name,
-                         (char[]){"--restore"},
-                         (char *)invocation->word};
-    size_t own_count = ARRAY_SIZE(own) - (invocation->word ? 0 : 2);
-    memcpy(arguments, own, own_count * sizeof(*own));
-    memcpy(arguments + own_count, invocation->rest, count * sizeof(*arguments));
+    static char api_sock[] = "--api-sock", id[] = "--id", restore[] = "--restore", store[] = "--cas-store";
+    char *const always[] = {vmm, api_sock, socket, id, (char *)invocation->name};
+    char **next = mempcpy(arguments, always, sizeof(always));
+    if (invocation->word) {
+        *next++ = restore;
+        *next++ = (char *)invocation->word;
+    }
+    if (invocation->store) {
+        *next++ = store;
+        *next++ = (char *)invocation->store;
+    }
+    memcpy(next, invocation->rest, count * sizeof(*arguments));
     pid_t pid = fork();
     if (pid < 0)
         return fail_errno(-errno, "fork");

@@ -11,6 +11,7 @@ struct invocation {
     const char *directory; /* of the sockets */
     const char *name;      /* of the VM, or the path of its socket; NULL for commands without one */
     const char *word;      /* after the name: the balloon's size, a snapshot's folder; NULL: not given */
+    const char *store;     /* of snapshots in it; NULL: $STELLARIUM_STORE */
     char **rest;           /* what follows, NULL at the end */
     bool json, force, console;
     unsigned timeout_seconds;
