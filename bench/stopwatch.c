@@ -6,10 +6,11 @@
  * Prints one line on stderr: nanoseconds from exec to the chunk of output in which MARKER was complete,
  * nanoseconds from exec to the end of the process (it is gone, not merely silent), exit status, and the
  * CLOCK_MONOTONIC time of the exec. Exit status 1 if the marker never came. What the program writes goes
- * nowhere unless STOPWATCH_SHOW is set.
+ * nowhere unless STOPWATCH_SHOW is set. With STOPWATCH_KILL the program is killed once the marker is there.
  */
 #include "base/base.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -35,7 +36,7 @@ _Noreturn static void run(char **argv, int output, uint64_t *exec_time)
 }
 
 /* Reads to the end of the output; returns when the marker came, or 0. */
-static uint64_t watch(int input, const char *marker)
+static uint64_t watch(int input, const char *marker, pid_t child)
 {
     static char
         seen[1 << 20]; /* all output, so that a marker may span reads; what is beyond is not looked at */
@@ -56,8 +57,11 @@ static uint64_t watch(int input, const char *marker)
         if (getenv("STOPWATCH_SHOW"))
             (void)write_full(STDOUT_FILENO, seen + length, (size_t)n);
         length += (size_t)n;
-        if (!marked && memmem(seen, length, marker, strlen(marker)))
-            marked = time;
+        if (marked || !memmem(seen, length, marker, strlen(marker)))
+            continue;
+        marked = time;
+        if (getenv("STOPWATCH_KILL"))
+            kill(child, SIGKILL);
     }
 }
 
@@ -78,7 +82,7 @@ int main(int argc, char **argv)
         run(argv + 2, ends[1], exec_time);
     }
     close(ends[1]);
-    uint64_t marked = watch(ends[0], argv[1]);
+    uint64_t marked = watch(ends[0], argv[1], child);
     int status;
     CHECK(waitpid(child, &status, 0) == child);
     uint64_t end = now();

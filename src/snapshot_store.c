@@ -191,7 +191,9 @@ int snapshot_map_memory(const struct snapshot *snapshot, enum guest_pages pages,
         r = map_region(&mapping, page, MIN(end - page, (uint64_t)STORE_OBJECT_PAGES));
     cleanup_fd(&mapping.fd);
     free(mapping.whole);
-    if (r < 0)
+    if (r == 0)
+        guest_mem_mapped(ret_mem);
+    else
         guest_mem_free(ret_mem);
     return r;
 }

@@ -39,6 +39,7 @@ struct ctl {
     struct loop_timer shutdown_timer; /* the deadline of PUT /vm/shutdown */
     struct api_pause *pausing;        /* requests that wait for the end of a pause */
     struct api_saving *saving;        /* the snapshot that is being written, or NULL */
+    uint64_t saving_pause_us;         /* when the machine was asked to pause for it */
     unsigned unlisted_nets;           /* cards of the machine before those of the keys */
 };
 
@@ -108,6 +109,9 @@ int api_restore_base(struct api_call *call);
 
 /* The machine is paused: a snapshot that waited for it is begun. True if the machine is to go on. */
 bool api_saving_paused(struct ctl *ctl);
+
+/* It goes on. `pause_begin_us`: when it was asked to pause. */
+void api_saving_resumed(struct ctl *ctl, uint64_t pause_begin_us);
 
 /* The machine ends: a snapshot that waited for a pause will not be. */
 void api_saving_ended(struct ctl *ctl);

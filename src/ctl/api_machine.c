@@ -203,8 +203,10 @@ void api_state_changed(struct ctl *ctl, enum machine_state state)
         return;
     bool resume = state == MACHINE_PAUSED && api_saving_paused(ctl) && !ctl->pausing;
     pause_ended(ctl, state == MACHINE_PAUSED);
-    if (resume)
-        machine_resume(ctl->machine);
+    if (!resume)
+        return;
+    machine_resume(ctl->machine);
+    api_saving_resumed(ctl, ctl->saving_pause_us);
 }
 
 void api_signalled(void *context, int number)

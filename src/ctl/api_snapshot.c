@@ -64,6 +64,12 @@ static void begin_saving(struct ctl *ctl)
         end_saving(ctl, r);
 }
 
+void api_saving_resumed(struct ctl *ctl, uint64_t pause_begin_us)
+{
+    ctl_log(ctl, false, "The VM stood still for %llu us to be saved.",
+            (unsigned long long)(api_now_us() - pause_begin_us));
+}
+
 bool api_saving_paused(struct ctl *ctl)
 {
     if (!ctl->saving || ctl->saving->begun)
@@ -108,6 +114,7 @@ int api_put_snapshot_create(struct api_call *call, void *object)
     saving->memory_path = ptr_steal(&wanted->mem_file_path);
     ctl->saving = saving;
     call->later = true;
+    ctl->saving_pause_us = api_now_us();
     if (state == MACHINE_RUNNING)
         machine_pause(ctl->machine);
     else if (state == MACHINE_PAUSED)

@@ -138,10 +138,14 @@ int guest_mem_map(struct guest_mem *mem, uint64_t at, uint64_t length, int fd, u
                         (off_t)offset);
     if (mapped == MAP_FAILED)
         return fail_errno(-errno, "the guest's memory cannot be mapped from its file");
-    madvise(host, length, MADV_DONTDUMP);
     mem->files->mappings++;
     set_mapped(mem->files, at / GUEST_PAGE, length / GUEST_PAGE, true);
     return 0;
+}
+
+void guest_mem_mapped(const struct guest_mem *mem)
+{
+    madvise(mem->regions[0].host, mem->size, MADV_DONTDUMP);
 }
 
 int guest_mem_from_file(int fd, uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem)
@@ -155,9 +159,10 @@ int guest_mem_from_file(int fd, uint64_t size, enum guest_pages pages, struct gu
     int r = guest_mem_new(size, pages, ret_mem);
     if (r < 0)
         return r;
-    if (pages != GUEST_PAGES_HUGETLB)
+    if (pages != GUEST_PAGES_HUGETLB) {
         r = guest_mem_map(ret_mem, 0, size, fd, 0);
-    else {
+        guest_mem_mapped(ret_mem);
+    } else {
         r = read_full_at(fd, ret_mem->regions[0].host, size, 0);
         if (r < 0)
             r = fail_errno(r, "reading the guest's memory from its file");

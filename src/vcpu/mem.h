@@ -75,6 +75,9 @@ int guest_mem_from_file(int fd, uint64_t size, enum guest_pages pages, struct gu
  */
 int guest_mem_map(struct guest_mem *mem, uint64_t at, uint64_t length, int fd, uint64_t offset);
 
+/* After the last of them: keeps what was mapped out of core dumps, too, by one call for all. */
+void guest_mem_mapped(const struct guest_mem *mem);
+
 /* -EINVAL with a message: no guest can have that much, on any host. */
 int guest_mem_check_size(uint64_t size);
 void guest_mem_free(struct guest_mem *mem);
