@@ -50,12 +50,12 @@ struct config {
     char *serial_path;
     bool boot_timer; /* dev/boot_timer.h */
     struct sandbox_config sandbox;
-    const char *control_socket;      /* its file is removed at the end; NULL: there is none. Lent. */
-    char *restore;                   /* the folder of a snapshot; NULL: boot */
-    const struct snapshot *snapshot; /* to go on from, in place of a boot; NULL: boot. Lent. */
-    bool stay_paused;                /* do not go on by itself */
-    bool clock_catches_up;           /* the guest's clock jumps over the time since it was saved */
-    bool same_folders; /* other disks may be opened later from the folders of those that are given */
+    const char *control_socket; /* its file is removed at the end; NULL: there is none. Lent. */
+    char *restore;              /* the folder of a snapshot; NULL: boot */
+    struct snapshot *snapshot;  /* to go on from, in place of a boot; NULL: boot. Lent. */
+    bool stay_paused;           /* do not go on by itself */
+    bool clock_catches_up;      /* the guest's clock jumps over the time since it was saved */
+    bool same_folders;          /* other disks may be opened later from the folders of those that are given */
 };
 
 /* A VM of 128 MiB and one CPU with its console on stdio, and nothing to boot yet. */

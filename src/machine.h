@@ -83,6 +83,14 @@ typedef void machine_saved(void *context, int result);
 int machine_snapshot(struct machine *machine, const struct machine_snapshot_file *state,
                      const struct machine_snapshot_file *memory, machine_saved *saved, void *context);
 
+/* -EOPNOTSUPP with a message: the machine did not come from a snapshot, or writes to disks, which would not
+ * go back with it. */
+int machine_may_reset(const struct machine *machine);
+
+/* Takes a paused machine back to the snapshot that it came from, with another VM generation ID; it stays
+ * paused. One that may be reset. After a failure, with a message, it can only be ended. */
+int machine_reset(struct machine *machine);
+
 /* The first reason counts. `message` is said when the console's last output is out. */
 void machine_end(struct machine *machine, enum machine_status status, const char *message);
 

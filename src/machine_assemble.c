@@ -1,5 +1,4 @@
 /* Putting a machine together from its configuration, step by step. */
-#include "boot/acpi.h"
 #include "devices.h"
 #include "machine_internal.h"
 #include "snapshot_store.h"
@@ -146,21 +145,10 @@ static int load_guest(struct machine *machine)
     return r;
 }
 
-/* A copy is a new machine from its first instruction. */
-static int go_on_from_snapshot(struct machine *machine)
-{
-    int r = machine_load(machine, machine->config->snapshot->machine);
-    if (r == 0)
-        r = acpi_write_generation(&machine->mem);
-    if (r == 0)
-        acpi_pm_new_generation(&machine->acpi_pm);
-    return r;
-}
-
 static int set_entry(struct machine *machine)
 {
     if (machine->config->snapshot)
-        return go_on_from_snapshot(machine);
+        return machine_load_snapshot(machine);
     return vm_set_pvh_entry(&machine->vm, machine->entry.kernel_entry, machine->entry.start_info);
 }
 

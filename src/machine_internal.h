@@ -46,7 +46,7 @@ struct machine {
 
     struct vcpu_callbacks callbacks;
     struct machine_saving *saving; /* the snapshot that is being written, or NULL */
-    char *saved_as;                /* the folder, or cas:NAME, of the last one; NULL: there was none */
+    char *saved_as;                /* cas:NAME of the last one in the store; NULL: there was none */
     struct mailbox *news;          /* from vCPU threads: one has parked, or stopped and why */
     ev_signal signals[3];
     bool console_closed;   /* at the end: all that the guest said is written */
@@ -64,4 +64,6 @@ int machine_assemble(struct machine *machine, enum machine_status *ret_blame);
  */
 int machine_save(const struct machine *machine, struct state_writer *to);
 int machine_load(struct machine *machine, struct state_reader from);
+int machine_load_snapshot(
+    struct machine *machine); /* config->snapshot, and it is told that it is another one */
 int machine_save_config(const struct machine *machine, struct state_writer *to);

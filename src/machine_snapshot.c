@@ -208,10 +208,12 @@ static void free_saving(struct machine_saving *saving)
     free(saving);
 }
 
-/* The folder of `state_path`: the next snapshot says that it comes after this one. */
+/* One in the store: the next snapshot says that it comes after this one, and shares what has not changed. */
 static void remember(struct machine *machine, const char *state_path)
 {
     const char *slash = strrchr(state_path, '/');
+    if (!snapshot_is_stored(state_path))
+        return;
     free(machine->saved_as);
     machine->saved_as = slash ? strndup(state_path, (size_t)(slash - state_path)) : NULL;
 }

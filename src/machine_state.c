@@ -2,8 +2,10 @@
  * since an interrupt that they raise to the last is part of it. */
 #include "machine_internal.h"
 
+#include "boot/acpi.h"
 #include "dev/virtio_net.h"
 #include "snapshot_config.h"
+#include "snapshot_store.h"
 
 #include <linux/virtio_balloon.h>
 #include <linux/virtio_ids.h>
@@ -91,6 +93,38 @@ int machine_save(const struct machine *machine, struct state_writer *to)
 int machine_load(struct machine *machine, struct state_reader from)
 {
     return state_load(parts, ARRAY_SIZE(parts), machine, from);
+}
+
+/* A copy is a new machine from its first instruction. */
+int machine_load_snapshot(struct machine *machine)
+{
+    int r = machine_load(machine, machine->config->snapshot->machine);
+    if (r == 0)
+        r = acpi_write_generation(&machine->mem);
+    if (r == 0)
+        acpi_pm_new_generation(&machine->acpi_pm);
+    return r;
+}
+
+int machine_may_reset(const struct machine *machine)
+{
+    const struct config *config = machine->config;
+    if (!config->snapshot)
+        return fail(-EOPNOTSUPP, "this VM did not come from a snapshot (voltctl restore)");
+    for (unsigned i = 0; i < config->drive_count; i++)
+        if (!config->drives[i].read_only)
+            return fail(-EOPNOTSUPP, "disk %u (%s) is writable, and what was written to it would stay", i,
+                        config->drives[i].path);
+    return 0;
+}
+
+int machine_reset(struct machine *machine)
+{
+    CHECK(machine->state == MACHINE_PAUSED);
+    for (unsigned i = 0; i < machine->slots; i++)
+        virtio_forget(machine->devices[i]);
+    int r = snapshot_revert_memory(machine->config->snapshot, &machine->mem);
+    return r == 0 ? machine_load_snapshot(machine) : r;
 }
 
 /* What was derived or made up is the guest's from now on: addresses, its command line, what it is offered. */

@@ -13,8 +13,8 @@
 /* Starts it from the snapshot that `config` names. */
 static int restore(struct machine *machine, const struct config *config, enum machine_status *ret_blame)
 {
-    static struct config merged; /* to the end of the process */
-    struct snapshot snapshot;
+    static struct config merged; /* both to the end of the process */
+    static struct snapshot snapshot;
     *ret_blame = MACHINE_BAD_CONFIG;
     int r = snapshot_open_any(config->restore, config->cas_store, &snapshot);
     if (r == 0)
@@ -23,8 +23,8 @@ static int restore(struct machine *machine, const struct config *config, enum ma
         r = snapshot_check_config(&merged);
     if (r == 0)
         r = machine_start(machine, &merged, ret_blame);
-    merged.snapshot = NULL; /* it is in the machine now */
-    snapshot_close(&snapshot);
+    if (r < 0)
+        snapshot_close(&snapshot);
     return r;
 }
 

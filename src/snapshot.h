@@ -48,6 +48,7 @@ struct snapshot {
     struct manifest *manifest;
     struct store_lease *lease; /* to the end of the process */
     uint64_t memory;           /* bytes */
+    bool reads;                /* some of it was read into the guest's memory, and is not mapped */
 };
 
 /* The names of the two files in a snapshot's folder. */

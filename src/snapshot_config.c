@@ -350,8 +350,7 @@ static int override_config(struct config *config, const struct config *given)
     return r;
 }
 
-int snapshot_make_config(const struct snapshot *snapshot, const struct config *given,
-                         struct config *ret_config)
+int snapshot_make_config(struct snapshot *snapshot, const struct config *given, struct config *ret_config)
 {
     config_init(ret_config);
     int r = snapshot_load_config(ret_config, snapshot->config);

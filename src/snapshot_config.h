@@ -17,13 +17,12 @@ int snapshot_save_config(const struct config *config, struct state_writer *to);
 int snapshot_load_config(struct config *config, struct state_reader from);
 
 /*
- * Makes the configuration by which machine_start() goes on from `snapshot`, which is lent to it. What `given`
- * names takes the place of what the snapshot had: disks and network cards in their order, the root file
- * system by itself, the console, how memory is backed, the sandbox. -EINVAL: `given` says what only the
- * snapshot can; else as snapshot_load_config(). The caller ends it with config_free() in any case.
+ * Makes the configuration by which machine_start() goes on from `snapshot`, which is lent to it, to its end.
+ * What `given` names takes the place of what the snapshot had: disks and network cards in their order, the
+ * root file system by itself, the console, how memory is backed, the sandbox. -EINVAL: `given` says what only
+ * the snapshot can; else as snapshot_load_config(). The caller ends it with config_free() in any case.
  */
-int snapshot_make_config(const struct snapshot *snapshot, const struct config *given,
-                         struct config *ret_config);
+int snapshot_make_config(struct snapshot *snapshot, const struct config *given, struct config *ret_config);
 
 /* What must be named and was not. -EINVAL with a message. */
 int snapshot_check_config(const struct config *config);

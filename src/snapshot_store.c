@@ -107,6 +107,7 @@ struct mapping {
     /* The object that was mapped last: it is often that of the next stretch, too. */
     uint32_t object;
     int fd;
+    bool reads; /* not all of it is mapped */
 };
 
 static int open_object(struct mapping *mapping, uint32_t object)
@@ -163,14 +164,18 @@ static int map_region(struct mapping *mapping, uint64_t first_page, uint64_t pag
 {
     const struct manifest *manifest = mapping->snapshot->manifest;
     unsigned runs = count_runs(manifest, first_page, pages);
-    if (runs > REGION_MAPPINGS_MAX || (runs > 0 && mapping->mem->pages == GUEST_PAGES_HUGETLB))
+    if (runs > REGION_MAPPINGS_MAX || (runs > 0 && mapping->mem->pages == GUEST_PAGES_HUGETLB)) {
+        mapping->reads = true;
         return read_region(mapping, first_page, pages);
+    }
     for (uint64_t page = first_page, end = first_page + pages; page < end;) {
         struct manifest_run run = manifest_lookup(manifest, page);
         uint64_t count = MIN(run.pages, end - page);
         int r = run.zero ? 0 : map_run(mapping, page, count, &run);
-        if (r == -ENOSPC)
+        if (r == -ENOSPC) {
+            mapping->reads = true;
             return read_region(mapping, page, end - page);
+        }
         if (r < 0)
             return r;
         page += count;
@@ -178,24 +183,57 @@ static int map_region(struct mapping *mapping, uint64_t first_page, uint64_t pag
     return 0;
 }
 
-int snapshot_map_memory(const struct snapshot *snapshot, enum guest_pages pages, struct guest_mem *ret_mem)
+/* All of it, into memory that is new. */
+static int fill_memory(struct snapshot *snapshot, struct guest_mem *mem)
 {
-    if (!snapshot->manifest)
-        return guest_mem_from_file(snapshot->memory_fd, snapshot->memory, pages, ret_mem);
-    int r = guest_mem_new(snapshot->memory, pages, ret_mem);
-    if (r < 0)
-        return r;
-    struct mapping mapping = {.snapshot = snapshot, .mem = ret_mem, .fd = -1};
+    struct mapping mapping = {.snapshot = snapshot, .mem = mem, .fd = -1};
     uint64_t end = snapshot->memory / GUEST_PAGE;
+    int r = 0;
     for (uint64_t page = 0; r == 0 && page < end; page += STORE_OBJECT_PAGES)
         r = map_region(&mapping, page, MIN(end - page, (uint64_t)STORE_OBJECT_PAGES));
     cleanup_fd(&mapping.fd);
     free(mapping.whole);
-    if (r == 0)
-        guest_mem_mapped(ret_mem);
-    else
+    snapshot->reads = mapping.reads;
+    guest_mem_mapped(mem);
+    return r;
+}
+
+static int fill_from_file(const struct snapshot *snapshot, struct guest_mem *mem)
+{
+    int r;
+    if (mem->pages != GUEST_PAGES_HUGETLB)
+        r = guest_mem_map(mem, 0, snapshot->memory, snapshot->memory_fd, 0);
+    else {
+        r = read_full_at(snapshot->memory_fd, mem->regions[0].host, snapshot->memory, 0);
+        if (r < 0)
+            r = fail_errno(r, "reading the guest's memory from its file");
+    }
+    guest_mem_mapped(mem);
+    return r;
+}
+
+static int fill(struct snapshot *snapshot, struct guest_mem *mem)
+{
+    return snapshot->manifest ? fill_memory(snapshot, mem) : fill_from_file(snapshot, mem);
+}
+
+int snapshot_map_memory(struct snapshot *snapshot, enum guest_pages pages, struct guest_mem *ret_mem)
+{
+    int r = guest_mem_new(snapshot->memory, pages, ret_mem);
+    if (r < 0)
+        return r;
+    r = fill(snapshot, ret_mem);
+    if (r < 0)
         guest_mem_free(ret_mem);
     return r;
+}
+
+int snapshot_revert_memory(struct snapshot *snapshot, struct guest_mem *mem)
+{
+    if (!snapshot->reads && guest_mem_revert(mem))
+        return 0;
+    int r = guest_mem_forget(mem);
+    return r < 0 ? r : fill(snapshot, mem);
 }
 
 /* ---- Storing ---- */

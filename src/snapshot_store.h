@@ -26,9 +26,11 @@ bool snapshot_is_stored(const char *name);
  */
 int snapshot_open_any(const char *name, const char *store_path, struct snapshot *ret_snapshot);
 
-/* The guest's memory: mapped, where that is possible. Errors as guest_mem_from_file(), and those of the
- * store. */
-int snapshot_map_memory(const struct snapshot *snapshot, enum guest_pages pages, struct guest_mem *ret_mem);
+/* The guest's memory: mapped, where that is possible. Negative errno with a message. */
+int snapshot_map_memory(struct snapshot *snapshot, enum guest_pages pages, struct guest_mem *ret_mem);
+
+/* The same memory as it was after snapshot_map_memory(). No vCPU runs. After a failure it is of no use. */
+int snapshot_revert_memory(struct snapshot *snapshot, struct guest_mem *mem);
 
 /*
  * Stores what is in two files under `name` (without "cas:"), replacing what had it. `memory_fd` is changed on

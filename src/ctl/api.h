@@ -14,6 +14,7 @@
 #include "ctl/logger.h"
 #include "ctl/metrics.h"
 #include "ctl/socket.h"
+#include "snapshot.h"
 
 struct ctl {
     struct ctl_config config; /* strings are the caller's */
@@ -39,6 +40,8 @@ struct ctl {
     struct loop_timer shutdown_timer; /* the deadline of PUT /vm/shutdown */
     struct api_pause *pausing;        /* requests that wait for the end of a pause */
     struct api_saving *saving;        /* the snapshot that is being written, or NULL */
+    struct api_resetting *resetting;  /* a reset that waits for a pause, or NULL */
+    struct snapshot snapshot;         /* that the machine came from */
     uint64_t saving_pause_us;         /* when the machine was asked to pause for it */
     unsigned unlisted_nets;           /* cards of the machine before those of the keys */
 };
@@ -102,7 +105,7 @@ api_function api_put_machine_config, api_patch_machine_config, api_put_boot_sour
     api_put_action, api_patch_vm, api_put_power_button, api_put_shutdown;
 
 /* api_snapshot.c */
-api_function api_put_snapshot_create, api_put_snapshot_load, api_put_snapshot_other;
+api_function api_put_snapshot_create, api_put_snapshot_load, api_put_snapshot_other, api_put_reset;
 
 /* Goes on from the snapshot that the command line names. As api_start(). */
 int api_restore_base(struct api_call *call);
@@ -113,8 +116,12 @@ bool api_saving_paused(struct ctl *ctl);
 /* It goes on. `pause_begin_us`: when it was asked to pause. */
 void api_saving_resumed(struct ctl *ctl, uint64_t pause_begin_us);
 
-/* The machine ends: a snapshot that waited for a pause will not be. */
+/* The machine is paused: a reset that waited for it is done, and the machine goes on. True if one did. */
+bool api_reset_paused(struct ctl *ctl);
+
+/* The machine ends: a snapshot, or a reset, that waited for a pause will not be. */
 void api_saving_ended(struct ctl *ctl);
+void api_reset_ended(struct ctl *ctl);
 
 /* keys_from_config.c: adds to `keys` what `config` has of machine, boot and disks; of cards; of a balloon.
  * -ENOMEM with a message. */

@@ -197,10 +197,14 @@ void api_state_changed(struct ctl *ctl, enum machine_state state)
         text_json_string(&more, reason, strlen(reason));
     }
     events_send(&ctl->events, words[state], more.at ? more.at : "");
-    if (state == MACHINE_ENDING)
+    if (state == MACHINE_ENDING) {
         api_saving_ended(ctl);
+        api_reset_ended(ctl);
+    }
     if (state != MACHINE_PAUSED && state != MACHINE_ENDING)
         return;
+    if (state == MACHINE_PAUSED && api_reset_paused(ctl) && machine_state(ctl->machine) != MACHINE_PAUSED)
+        return; /* it goes on already, or has ended of it */
     bool resume = state == MACHINE_PAUSED && api_saving_paused(ctl) && !ctl->pausing;
     pause_ended(ctl, state == MACHINE_PAUSED);
     if (!resume)

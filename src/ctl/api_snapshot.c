@@ -101,8 +101,9 @@ int api_put_snapshot_create(struct api_call *call, void *object)
         return api_fault(call, -EINVAL,
                          "Create snapshot error: with descriptors there must be two, of the state and of the "
                          "memory.");
-    if (ctl->saving)
-        return api_fault(call, -EBUSY, "Create snapshot error: another one is being written.");
+    if (ctl->saving || ctl->resetting)
+        return api_fault(call, -EBUSY,
+                         "Create snapshot error: another one is being written, or the VM is reset.");
     struct api_saving *saving = calloc(1, sizeof(*saving));
     if (!saving)
         return api_fault(call, -ENOMEM, "out of memory");
@@ -176,7 +177,6 @@ static int run_built(struct ctl *ctl)
     ctl->unlisted_nets = 0;
     ctl->start_cpu_us = metrics_cpu_us();
     r = machine_start(ctl->machine, &ctl->built, &blame);
-    ctl->built.snapshot = NULL; /* it is in the machine now */
     if (r == 0)
         r = show_config(ctl);
     if (r == 0)
@@ -187,27 +187,27 @@ static int run_built(struct ctl *ctl)
 int api_restore_base(struct api_call *call)
 {
     struct ctl *ctl = call->ctl;
-    struct snapshot snapshot;
     uint64_t begin = api_now_us();
     config_free(&ctl->built);
-    int r = snapshot_open_any(ctl->base->restore, ctl->base->cas_store, &snapshot);
+    int r = snapshot_open_any(ctl->base->restore, ctl->base->cas_store, &ctl->snapshot);
     if (r == 0)
-        r = snapshot_make_config(&snapshot, ctl->base, &ctl->built);
+        r = snapshot_make_config(&ctl->snapshot, ctl->base, &ctl->built);
     if (r == 0)
         r = run_built(ctl);
-    snapshot_close(&snapshot);
+    if (r < 0)
+        snapshot_close(&ctl->snapshot);
     ctl->metrics.load_us = api_now_us() - begin;
     return r < 0 ? load_fault(call, r, fail_text()) : 0;
 }
 
 /* From the command line's options and the request's wishes to what is to be run. */
-static int build(struct ctl *ctl, const struct snapshot *snapshot, const struct keys_snapshot_load *wanted)
+static int build(struct ctl *ctl, const struct keys_snapshot_load *wanted)
 {
     static const enum guest_pages pages[] = {[KEYS_RESTORE_NONE] = GUEST_PAGES_THP_OFF,
                                              [KEYS_RESTORE_TRANSPARENT] = GUEST_PAGES_THP_ON,
                                              [KEYS_RESTORE_2M] = GUEST_PAGES_HUGETLB};
     config_free(&ctl->built);
-    int r = snapshot_make_config(snapshot, ctl->base, &ctl->built);
+    int r = snapshot_make_config(&ctl->snapshot, ctl->base, &ctl->built);
     for (size_t i = 0; r == 0 && i < wanted->network_overrides.count; i++)
         r = override_net(&ctl->built, (struct keys_network_override *)wanted->network_overrides.items + i);
     if (wanted->huge_pages.value != KEYS_RESTORE_SNAPSHOT)
@@ -225,7 +225,6 @@ int api_put_snapshot_load(struct api_call *call, void *object)
 {
     const struct keys_snapshot_load *wanted = object;
     struct ctl *ctl = call->ctl;
-    struct snapshot snapshot;
     uint64_t begin = api_now_us();
     if (wanted->mem_backend && wanted->mem_file_path)
         return api_fault(
@@ -249,14 +248,90 @@ int api_put_snapshot_load(struct api_call *call, void *object)
         return load_fault(call, -EINVAL, "The requested operation is not supported: a vsock device.");
     int r = snapshot_open(wanted->snapshot_path,
                           wanted->mem_backend ? wanted->mem_backend->backend_path : wanted->mem_file_path,
-                          &snapshot);
+                          &ctl->snapshot);
     if (r == 0)
-        r = build(ctl, &snapshot, wanted);
+        r = build(ctl, wanted);
     if (r == 0)
         r = run_built(ctl);
-    snapshot_close(&snapshot);
+    if (r < 0)
+        snapshot_close(&ctl->snapshot);
     ctl->metrics.load_us = api_now_us() - begin;
     return r < 0 ? load_fault(call, r, fail_text()) : 0;
+}
+
+/* ---- Resetting ---- */
+
+struct api_resetting {
+    struct http_request *request;
+    bool resume; /* it ran */
+    uint64_t begin_us;
+};
+
+/* Answers, and has the machine go on. One that cannot be reset is of no use any more. */
+static void reset(struct ctl *ctl)
+{
+    struct api_resetting *resetting = ptr_steal(&ctl->resetting);
+    struct api_call call = {.ctl = ctl, .request = resetting->request};
+    uint64_t paused_us = api_now_us();
+    int r = machine_reset(ctl->machine);
+    if (r == 0) {
+        if (resetting->resume && !ctl->pausing)
+            machine_resume(ctl->machine);
+        ctl_log(ctl, false, "The VM was reset in %llu us, after a pause that took %llu us.",
+                (unsigned long long)(api_now_us() - paused_us),
+                (unsigned long long)(paused_us - resetting->begin_us));
+        api_answer_success(&call);
+    } else {
+        api_fault(&call, r, "Reset error: %s", fail_text());
+        api_answer_fault(&call, 400);
+        text_free(&call.fault);
+        machine_end(ctl->machine, MACHINE_HOST_FAILED, "the VM could not be reset");
+    }
+    free(resetting);
+}
+
+void api_reset_ended(struct ctl *ctl)
+{
+    struct api_resetting *resetting = ptr_steal(&ctl->resetting);
+    if (!resetting)
+        return;
+    struct api_call call = {.ctl = ctl, .request = resetting->request};
+    api_fault(&call, -ESHUTDOWN, "The microVM is ending.");
+    api_answer_fault(&call, 400);
+    text_free(&call.fault);
+    free(resetting);
+}
+
+bool api_reset_paused(struct ctl *ctl)
+{
+    if (!ctl->resetting)
+        return false;
+    reset(ctl);
+    return true;
+}
+
+int api_put_reset(struct api_call *call, void *object)
+{
+    struct ctl *ctl = call->ctl;
+    enum machine_state state = machine_state(ctl->machine);
+    (void)object;
+    int r = machine_may_reset(ctl->machine);
+    if (r < 0)
+        return api_fault(call, r, "Reset error: %s", fail_text());
+    if (state == MACHINE_PAUSING || ctl->saving || ctl->resetting)
+        return api_fault(call, -EBUSY, "Reset error: the VM is being paused or saved: try again.");
+    struct api_resetting *resetting = calloc(1, sizeof(*resetting));
+    if (!resetting)
+        return api_fault(call, -ENOMEM, "out of memory");
+    *resetting = (struct api_resetting){
+        .request = call->request, .resume = state == MACHINE_RUNNING, .begin_us = api_now_us()};
+    ctl->resetting = resetting;
+    call->later = true;
+    if (state == MACHINE_RUNNING)
+        machine_pause(ctl->machine);
+    else
+        reset(ctl);
+    return 0;
 }
 
 int api_put_snapshot_other(struct api_call *call, void *object)

@@ -179,7 +179,7 @@ static void clear_words(void *words, size_t bytes)
         atomic_store((_Atomic uint32_t *)words + i, 0);
 }
 
-static void finish_reset(struct virtio_device *device)
+static void clear_registers(struct virtio_device *device)
 {
     clear_words(&device->regs, sizeof(device->regs));
     for (unsigned q = 0; q < device->queue_count; q++)
@@ -187,6 +187,11 @@ static void finish_reset(struct virtio_device *device)
     device->features = 0;
     irq_ack(&device->irq, UINT32_MAX);
     atomic_store(&device->reg_page->status, 0);
+}
+
+static void finish_reset(struct virtio_device *device)
+{
+    clear_registers(device);
     struct bus_waiter *waiter = ptr_steal(&device->reset_waiter);
     bus_done(waiter);
 }
@@ -249,6 +254,16 @@ int virtio_quiesce(struct virtio_device *device, virtio_done *done, void *contex
     else if (device->state == VIRTIO_IDLE)
         settle(device);
     return 0;
+}
+
+void virtio_forget(struct virtio_device *device)
+{
+    CHECK(device->held && !device->quiet_done && !device->reset_waiter);
+    bus_drain_coalesced(device->bus);
+    if (device->state == VIRTIO_QUIET)
+        end_queues(device);
+    device->state = VIRTIO_IDLE;
+    clear_registers(device);
 }
 
 void virtio_resume(struct virtio_device *device)

@@ -250,6 +250,10 @@ int virtio_quiesce(struct virtio_device *device, virtio_done *done, void *contex
 /* The device goes on; only after done(). Kicks that came meanwhile are not lost. */
 void virtio_resume(struct virtio_device *device);
 
+/* What the driver has set up is no more, and the device is as one that no driver has touched, but held: for
+ * virtio_load(). After done() of virtio_quiesce(), while no vCPU runs. */
+void virtio_forget(struct virtio_device *device);
+
 /* At a clean end of the machine, for a quiet device: what its driver wrote is kept. May wait for a disk. */
 void virtio_write_back(struct virtio_device *device);
 

@@ -2,7 +2,6 @@
 
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 #ifndef MAP_HUGE_2MB
 #define MAP_HUGE_2MB (21 << 26) /* log2 of the page size in the flag's high bits: linux/mman.h */
@@ -85,6 +84,7 @@ int guest_mem_new(uint64_t size, enum guest_pages pages, struct guest_mem *ret_m
 
 struct guest_mem_files {
     unsigned mappings, holes;
+    bool discarded;   /* some of it is not a file's any more */
     uint64_t *mapped; /* a bit for each page: it is a file's */
     size_t mapped_size;
 };
@@ -143,33 +143,32 @@ int guest_mem_map(struct guest_mem *mem, uint64_t at, uint64_t length, int fd, u
     return 0;
 }
 
+int guest_mem_forget(struct guest_mem *mem)
+{
+    if (mem->pages == GUEST_PAGES_HUGETLB || !mem->files)
+        return madvise(mem->regions[0].host, mem->size, MADV_DONTNEED) < 0
+                   ? fail_errno(-errno, "the guest's memory cannot be dropped")
+                   : 0;
+    void *mapped = mmap(mem->regions[0].host, mem->size, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (mapped == MAP_FAILED)
+        return fail_errno(-errno, "the guest's memory cannot be dropped");
+    madvise(mapped, mem->size, mem->pages == GUEST_PAGES_THP_ON ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    mem->files->mappings = mem->files->holes = 0;
+    mem->files->discarded = false;
+    set_mapped(mem->files, 0, mem->size / GUEST_PAGE, false);
+    return 0;
+}
+
+bool guest_mem_revert(const struct guest_mem *mem)
+{
+    return mem->files && !mem->files->discarded &&
+           madvise(mem->regions[0].host, mem->size, MADV_DONTNEED) == 0;
+}
+
 void guest_mem_mapped(const struct guest_mem *mem)
 {
     madvise(mem->regions[0].host, mem->size, MADV_DONTDUMP);
-}
-
-int guest_mem_from_file(int fd, uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem)
-{
-    struct stat status;
-    if (fstat(fd, &status) < 0)
-        return fail_errno(-errno, "the file of the guest's memory");
-    if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size < size)
-        return fail(-EBADMSG, "the file of the guest's memory is no file of %llu bytes",
-                    (unsigned long long)size);
-    int r = guest_mem_new(size, pages, ret_mem);
-    if (r < 0)
-        return r;
-    if (pages != GUEST_PAGES_HUGETLB) {
-        r = guest_mem_map(ret_mem, 0, size, fd, 0);
-        guest_mem_mapped(ret_mem);
-    } else {
-        r = read_full_at(fd, ret_mem->regions[0].host, size, 0);
-        if (r < 0)
-            r = fail_errno(r, "reading the guest's memory from its file");
-    }
-    if (r < 0)
-        guest_mem_free(ret_mem);
-    return r;
 }
 
 /* The file's page would be there again after MADV_DONTNEED, so an anonymous one takes its place. */
@@ -189,6 +188,7 @@ static uint64_t discard_from_files(const struct guest_mem *mem, uintptr_t begin,
     madvise(mapped, end - begin,
             MADV_DONTDUMP); /* as its neighbours, or it would not be one mapping with them */
     files->holes += !joins;
+    files->discarded = true;
     set_mapped(files, first, count, false);
     return end - begin;
 }

@@ -61,22 +61,24 @@ struct guest_mem {
 int guest_mem_new(uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem);
 
 /*
- * The same, and the contents are those of `fd`, from its start. Pages of the hugetlb pool are read at once.
- * Others are mapped, privately: one costs nothing before it is touched, and is shared by all guests that only
- * read it. The file must stay as it is as long as the memory lives, though it may lose its name and `fd` may
- * be closed: what is cut off it is a SIGBUS. -EBADMSG with a message if it is shorter than `size`.
- */
-int guest_mem_from_file(int fd, uint64_t size, enum guest_pages pages, struct guest_mem *ret_mem);
-
-/*
- * Maps a part of new memory, `at` bytes from its first on, from `fd`, all in whole pages, as
- * guest_mem_from_file() does. Not for pages of the hugetlb pool. -ENOSPC without a message: there are as many
+ * Maps `length` bytes of new memory, `at` bytes from its first on, from `fd`, all in whole pages: privately,
+ * so that one costs nothing before it is touched, and is shared by all guests that only read it. The file
+ * must stay as it is as long as the memory lives, though it may lose its name and `fd` may be closed: what is
+ * cut off it is a SIGBUS. Not for pages of the hugetlb pool. -ENOSPC without a message: there are as many
  * mappings as a process bears, so read it instead; another errno comes with a message.
  */
 int guest_mem_map(struct guest_mem *mem, uint64_t at, uint64_t length, int fd, uint64_t offset);
 
 /* After the last of them: keeps what was mapped out of core dumps, too, by one call for all. */
 void guest_mem_mapped(const struct guest_mem *mem);
+
+/* Back to what the files have: true, or false if that is not in them alone, since something was discarded.
+ * Costs what was touched. No vCPU runs. */
+bool guest_mem_revert(const struct guest_mem *mem);
+
+/* Back to new memory, all zeros, of which parts can be mapped again. Negative errno with a message. No vCPU
+ * runs. */
+int guest_mem_forget(struct guest_mem *mem);
 
 /* -EINVAL with a message: no guest can have that much, on any host. */
 int guest_mem_check_size(uint64_t size);

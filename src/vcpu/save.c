@@ -83,7 +83,7 @@ static int load_cpuid(void *owner, struct state_reader *from, uint16_t version)
         return fail(-EBADMSG, "saved state has %zu entries of CPUID", count);
     cpuid->nent = (uint32_t)count;
     int r = state_get(from, cpuid->entries, count * sizeof(cpuid->entries[0]));
-    if (r < 0)
+    if (r < 0 || cpu->vm->thread_count > 0) /* one that has run has it, and KVM takes no other (5.17) */
         return r;
     r = kvm_ioctl(cpu->fd, KVM_SET_CPUID2, cpuid);
     return r < 0 ? fail_errno(r, "KVM_SET_CPUID2 of vCPU %u", cpu->index) : 0;

@@ -238,7 +238,7 @@ vmm_pid()
     ctl --json list | sed -n "s/.*\"name\":\"$1\".*\"pid\":\([0-9]*\).*/\1/p"
 }
 
-# The child that writes, stopped before it is done. The folder is slow: a FIFO cannot be, so the child is caught.
+# The child that writes, stopped before it is done.
 catch_writer() # PID of the VM
 {
     local i child
@@ -504,6 +504,73 @@ damaged_in_the_store()
     end vm
 }
 
+# counts_on NAME LINES: says three lines more than so many.
+counts_on()
+{
+    local i
+    for ((i = 0; i < 600; i++)); do
+        [ "$(wc -l <"run/$1.console")" -lt $(($2 + 3)) ] || return 0
+        sleep 0.05
+    done
+    echo "$1 says nothing more" && tail -n 3 "run/$1.console" "run/$1.log"
+    return 1
+}
+
+# Back to the snapshot, again and again: from $1 on.
+resets() # FROM OPTION...
+{
+    local i
+    restore copy "$@"
+    for i in 1 2 3 4 5 6 7 8; do
+        counts_on copy "$(wc -l <run/copy.console)"
+        ctl reset copy
+        counts_on copy "$(wc -l <run/copy.console)"
+        [ "$(tr -d '\r' <run/copy.console | grep -c "round $((saved_round + 1))\$")" -eq $((i + 1)) ] ||
+            { echo "after $i resets to round $saved_round:" && tail run/copy.console && return 1; }
+        if grep FAILED run/copy.console; then return 1; fi
+    done
+    # A paused one stays so.
+    ctl pause copy
+    ctl reset copy
+    ctl list | grep -q 'copy *Paused'
+    ctl resume copy
+    counts copy 2
+    # What is saved after a reset is whole.
+    ctl snapshot copy snap-reset
+    end copy
+    restore copy snap-reset
+    counts copy 2
+    end copy
+}
+
+reset_all_ways()
+{
+    truncate -s 1M ro-disk
+    new_store
+    start vm "pages=300 every=3" --disk ro-disk,ro
+    ctl snapshot vm snap-base
+    ctl snapshot vm cas:base
+    counts vm $(($(round vm) + 3))
+    ctl pause vm
+    saved_round=$(round vm)
+    ctl snapshot vm snap-base
+    ctl snapshot vm cas:scattered
+    refused "did not come from a snapshot" ctl reset vm
+    end vm
+    resets snap-base
+    resets snap-base --thp off
+    resets cas:scattered
+    [ "$(awk '/HugePages_Free/ { print $2 }' /proc/meminfo)" -ge 16 ] && resets snap-base --hugepages
+    start vm "pages=10 disk=1" --disk ro-disk
+    ctl pause vm
+    ctl snapshot vm snap-writable
+    end vm
+    restore copy snap-writable
+    refused "is writable" ctl reset copy
+    counts copy 2
+    end copy
+}
+
 # Whoever is killed leaves a store that is whole.
 killed_in_the_store()
 {
@@ -552,5 +619,6 @@ tap_run "snapshots: in the store, and what they share" in_the_store
 tap_run "snapshots: in the store, pages that lie apart" scattered_in_the_store
 tap_run "snapshots: in the store, removed while a VM runs from it" leased_in_the_store
 tap_run "snapshots: in the store, damaged and refused" damaged_in_the_store
+tap_run "snapshots: reset, in place" reset_all_ways
 tap_run "snapshots: in the store, the writer is killed" killed_in_the_store
 tap_done

@@ -552,6 +552,40 @@ snapshots()
     [ "$kernel" != ours ] || expect_fact reseeded "$2"
     expect_clean_fs
 }
+# Back to a snapshot, in place: CPUS TIMES.
+resets()
+{
+    fresh_root
+    rm -rf snap socket
+    root_mode='' start "steps $(($2 + 12)) nodisk" --rootfs root,ro --cpus "$1" --api-sock socket
+    wait_for "step=4" || give_up
+    "$payload/voltctl" snapshot ./socket snap || give_up
+    kill -TERM "$vmm_pid"
+    finish
+    rm -f console input
+    mkfifo input
+    "$vmm" --restore snap --serial stdio --api-sock socket <input >console 2>log &
+    vmm_pid=$!
+    exec 3>input
+    n=0
+    while [ "$n" -lt "$2" ]; do
+        before=$(grep -c step= console) || true
+        tries=0
+        until [ "$(grep -c step= console)" -gt $((before + n % 3)) ]; do
+            tries=$((tries + 1))
+            [ "$tries" -lt 600 ] || give_up
+            sleep 0.05
+        done
+        "$payload/voltctl" reset ./socket || give_up
+        n=$((n + 1))
+    done
+    finish
+    expect_status 0
+    no_bad
+    expect_fact "done" steps
+    expect_fact stalls 0
+    [ "$(grep -c 'step=6$' console.text)" -gt 3 ] || { echo "it did not go back" && return 1; }
+}
 no_bad()
 {
     if grep bad= console.text; then return 1; fi
@@ -628,6 +662,8 @@ main_group()
     tap_run "5 snapshots, each restored, 1 CPU" snapshots 1 5 256
     tap_run "3 snapshots, each restored, 4 CPUs" snapshots 4 3 256
     tap_run "a snapshot, restored, memory on both sides of the gap" snapshots 2 1 3584
+    tap_run "20 resets to a snapshot, 1 CPU" resets 1 20
+    tap_run "20 resets to a snapshot, 2 CPUs" resets 2 20
 }
 
 ours_group()

@@ -109,12 +109,20 @@ static int make_file(uint64_t size)
     return fd;
 }
 
-Test(mem, a_file_is_read_and_never_written)
+static struct guest_mem from_file(int fd, uint64_t size, enum guest_pages pages)
 {
     struct guest_mem mem;
+    cr_assert_eq(guest_mem_new(size, pages, &mem), 0, "%s", fail_text());
+    cr_assert_eq(guest_mem_map(&mem, 0, size, fd, 0), 0, "%s", fail_text());
+    guest_mem_mapped(&mem);
+    return mem;
+}
+
+Test(mem, a_file_is_read_and_never_written)
+{
     char text[4] = {0};
     CLEANUP_FD int fd = make_file(4 * MIB);
-    cr_assert_eq(guest_mem_from_file(fd, 4 * MIB, GUEST_PAGES_THP_ON, &mem), 0, "%s", fail_text());
+    struct guest_mem mem = from_file(fd, 4 * MIB, GUEST_PAGES_THP_ON);
     char *host = guest_mem_at(&mem, gpa(GUEST_PAGE), 8);
     cr_assert_str_eq(host, "one", "what is in the file");
     cr_assert_eq((uintptr_t)mem.regions[0].host % GUEST_MEM_ALIGN, 0, "aligned to a huge page");
@@ -127,9 +135,8 @@ Test(mem, a_file_is_read_and_never_written)
 /* MADV_DONTNEED would bring the file's page back. */
 Test(mem, a_discarded_page_of_a_file_is_zeros)
 {
-    struct guest_mem mem;
     CLEANUP_FD int fd = make_file(4 * MIB);
-    cr_assert_eq(guest_mem_from_file(fd, 4 * MIB, GUEST_PAGES_THP_OFF, &mem), 0, "%s", fail_text());
+    struct guest_mem mem = from_file(fd, 4 * MIB, GUEST_PAGES_THP_OFF);
     char *host = guest_mem_at(&mem, gpa(0), 5 * GUEST_PAGE);
     cr_assert_eq(guest_mem_discard(&mem, host + GUEST_PAGE, GUEST_PAGE), GUEST_PAGE, "one page");
     cr_assert_eq(host[GUEST_PAGE], 0, "is zeros");
@@ -144,10 +151,9 @@ Test(mem, a_discarded_page_of_a_file_is_zeros)
 /* Each lone page costs the kernel two mappings, of which a process has 65,530. */
 Test(mem, discarded_pages_do_not_use_up_all_mappings)
 {
-    struct guest_mem mem;
     uint64_t size = 512 * MIB, discarded = 0, pages = size / GUEST_PAGE;
     CLEANUP_FD int fd = make_file(size);
-    cr_assert_eq(guest_mem_from_file(fd, size, GUEST_PAGES_THP_OFF, &mem), 0, "%s", fail_text());
+    struct guest_mem mem = from_file(fd, size, GUEST_PAGES_THP_OFF);
     uint8_t *host = guest_mem_at(&mem, gpa(0), size);
     for (uint64_t page = 0; page < pages; page += 2)
         discarded += guest_mem_discard(&mem, host + page * GUEST_PAGE, GUEST_PAGE) / GUEST_PAGE;
@@ -157,15 +163,23 @@ Test(mem, discarded_pages_do_not_use_up_all_mappings)
     guest_mem_free(&mem);
 }
 
-Test(mem, files_that_are_no_memory)
+/* What was written goes, and what was discarded comes back by mapping it again. */
+Test(mem, back_to_what_the_file_has)
 {
-    struct guest_mem mem;
-    int ends[2];
     CLEANUP_FD int fd = make_file(4 * MIB);
-    cr_assert_eq(guest_mem_from_file(fd, 6 * MIB, GUEST_PAGES_THP_ON, &mem), -EBADMSG, "too short");
-    cr_assert_eq(guest_mem_from_file(fd, MIB, GUEST_PAGES_THP_ON, &mem), -EINVAL, "no size of a guest");
-    cr_assert_eq(pipe(ends), 0, "pipe");
-    cr_assert_eq(guest_mem_from_file(ends[0], 2 * MIB, GUEST_PAGES_THP_ON, &mem), -EBADMSG, "a pipe");
-    close(ends[0]);
-    close(ends[1]);
+    struct guest_mem mem = from_file(fd, 4 * MIB, GUEST_PAGES_THP_OFF);
+    char *host = guest_mem_at(&mem, gpa(0), 5 * GUEST_PAGE);
+    memcpy(host + GUEST_PAGE, "two", 3);
+    host[2 * GUEST_PAGE] = 'x';
+    cr_assert(guest_mem_revert(&mem), "nothing was discarded");
+    cr_assert_str_eq(host + GUEST_PAGE, "one", "as in the file");
+    cr_assert_eq(host[2 * GUEST_PAGE], 0, "a hole of the file");
+    cr_assert_eq(guest_mem_discard(&mem, host + GUEST_PAGE, GUEST_PAGE), GUEST_PAGE, "discarded");
+    cr_assert_not(guest_mem_revert(&mem), "the file's page is not mapped any more");
+    cr_assert_eq(guest_mem_forget(&mem), 0, "%s", fail_text());
+    cr_assert_eq(host[3 * GUEST_PAGE], 0, "new memory");
+    cr_assert_eq(guest_mem_map(&mem, 0, 4 * MIB, fd, 0), 0, "%s", fail_text());
+    cr_assert_str_eq(host + GUEST_PAGE, "one", "as in the file");
+    cr_assert(guest_mem_revert(&mem), "all of it is mapped again");
+    guest_mem_free(&mem);
 }

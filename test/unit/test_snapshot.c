@@ -207,7 +207,7 @@ Test(snapshot, files_that_do_not_belong_together)
 static int merge(const struct config *config, const struct config *given, struct config *ret_merged)
 {
     struct state_writer writer = saved(config);
-    const struct snapshot snapshot = {.config = {writer.bytes, writer.length}, .memory = config->memory};
+    struct snapshot snapshot = {.config = {writer.bytes, writer.length}, .memory = config->memory};
     int r = snapshot_make_config(&snapshot, given, ret_merged);
     cr_expect(ret_merged->snapshot == &snapshot, "lent");
     ret_merged->snapshot = NULL;

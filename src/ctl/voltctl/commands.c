@@ -43,6 +43,11 @@ int do_resume(const struct invocation *invocation)
     return request(invocation, "PATCH", "/vm", "{\"state\":\"Resumed\"}");
 }
 
+int do_reset(const struct invocation *invocation)
+{
+    return request(invocation, "PUT", "/vm/reset", "{}");
+}
+
 int do_balloon(const struct invocation *invocation)
 {
     uint64_t bytes = 0;

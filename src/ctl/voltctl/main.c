@@ -22,6 +22,7 @@ static const struct command {
      do_snapshot, true},
     {"restore", "NAME FROM [OPTION...]", "start a VM that goes on from a snapshot, with options of volt-vmm",
      do_restore, true},
+    {"reset", "NAME", "take it back to the snapshot that it came from", do_reset, true},
     {"pause", "NAME", "stop its CPUs and devices", do_pause, true},
     {"resume", "NAME", "let it go on", do_resume, true},
     {"balloon", "NAME [SIZE]", "how much memory its guest is to give up", do_balloon, true},

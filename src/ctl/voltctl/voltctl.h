@@ -26,4 +26,4 @@ int vm_connect(const struct invocation *invocation, struct client *ret_client);
 /* Each returns 0, or a negative errno with a message. */
 typedef int voltctl_command(const struct invocation *invocation);
 voltctl_command do_list, do_start, do_stop, do_pause, do_resume, do_config, do_metrics, do_sandbox, do_events,
-    do_logs, do_rm, do_balloon, do_snapshot, do_restore;
+    do_logs, do_rm, do_balloon, do_snapshot, do_restore, do_reset;
