@@ -204,7 +204,8 @@ void snapshot_close(struct snapshot *snapshot)
     free(snapshot->bytes);
     cleanup_fd(&snapshot->memory_fd);
     manifest_free(snapshot->manifest);
-    if (snapshot->store && !snapshot->lease)
+    store_lease_end(snapshot->lease);
+    if (snapshot->store)
         store_close(snapshot->store);
     *snapshot = (struct snapshot){.memory_fd = -1};
 }

@@ -46,9 +46,9 @@ struct snapshot {
     int memory_fd; /* -1: it is in the store */
     struct store *store;
     struct manifest *manifest;
-    struct store_lease *lease; /* to the end of the process */
-    uint64_t memory;           /* bytes */
-    bool reads;                /* some of it was read into the guest's memory, and is not mapped */
+    struct store_lease *lease;
+    uint64_t memory; /* bytes */
+    bool reads;      /* some of it was read into the guest's memory, and is not mapped */
 };
 
 /* The names of the two files in a snapshot's folder. */

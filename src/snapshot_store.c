@@ -90,11 +90,8 @@ int snapshot_open_any(const char *name, const char *store_path, struct snapshot 
         return snapshot_open_folder(name, ret_snapshot);
     *ret_snapshot = (struct snapshot){.memory_fd = -1};
     int r = open_stored(name, store_path, ret_snapshot);
-    if (r < 0) {
-        store_lease_end(ret_snapshot->lease);
-        ret_snapshot->lease = NULL;
+    if (r < 0)
         snapshot_close(ret_snapshot);
-    }
     return r;
 }
 

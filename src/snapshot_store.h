@@ -21,8 +21,8 @@ bool snapshot_is_stored(const char *name);
 
 /*
  * Opens what `name` is: a folder, or cas:NAME in the store at `store_path` (NULL: $STELLARIUM_STORE). A
- * stored one is leased to this process, to its end. Errors as snapshot_open() and those of the store, with a
- * message. The caller ends it with snapshot_close().
+ * stored one is leased until snapshot_close(), or to the end of the process. Errors as snapshot_open() and
+ * those of the store, with a message.
  */
 int snapshot_open_any(const char *name, const char *store_path, struct snapshot *ret_snapshot);
 

@@ -165,6 +165,17 @@ static int override_net(struct config *config, const struct keys_network_overrid
     return fail(-ENODEV, "the snapshot has no network interface '%s'", override->iface_id);
 }
 
+/* The end of a load that began at `begin_us`. */
+static int loaded(struct api_call *call, int result, uint64_t begin_us)
+{
+    struct ctl *ctl = call->ctl;
+    ctl->metrics.load_us = api_now_us() - begin_us;
+    if (result == 0)
+        return 0;
+    snapshot_close(&ctl->snapshot);
+    return load_fault(call, result, fail_text());
+}
+
 /* What was built is run. */
 static int run_built(struct ctl *ctl)
 {
@@ -194,10 +205,7 @@ int api_restore_base(struct api_call *call)
         r = snapshot_make_config(&ctl->snapshot, ctl->base, &ctl->built);
     if (r == 0)
         r = run_built(ctl);
-    if (r < 0)
-        snapshot_close(&ctl->snapshot);
-    ctl->metrics.load_us = api_now_us() - begin;
-    return r < 0 ? load_fault(call, r, fail_text()) : 0;
+    return loaded(call, r, begin);
 }
 
 /* From the command line's options and the request's wishes to what is to be run. */
@@ -253,10 +261,7 @@ int api_put_snapshot_load(struct api_call *call, void *object)
         r = build(ctl, wanted);
     if (r == 0)
         r = run_built(ctl);
-    if (r < 0)
-        snapshot_close(&ctl->snapshot);
-    ctl->metrics.load_us = api_now_us() - begin;
-    return r < 0 ? load_fault(call, r, fail_text()) : 0;
+    return loaded(call, r, begin);
 }
 
 /* ---- Resetting ---- */

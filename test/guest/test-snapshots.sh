@@ -278,23 +278,29 @@ writer_killed()
     return 77
 }
 
-# The VM is killed while a snapshot is written: it is whole later, or it is not there.
-vm_killed()
+# Kills the VM while its child writes, and waits for the child and for process $1, which has asked for it.
+kill_vm_of_writer()
 {
     local pid writer i
-    start vm "pages=2000 spin=0" --memory 256M
     pid=$(vmm_pid vm)
-    mkdir snap-orphan
-    ctl snapshot vm snap-orphan >said 2>&1 &
-    local asked=$!
-    writer=$(catch_writer "$pid") || { wait "$asked"; end vm; echo "the writer was faster" && return 77; }
+    writer=$(catch_writer "$pid") || { wait "$1"; end vm; echo "the writer was faster" && exit 77; }
     kill -KILL "$pid"
     kill -CONT "$writer"
-    wait "$asked" || true
+    wait "$1" || true
     for ((i = 0; i < 200; i++)); do
         kill -0 "$writer" 2>/dev/null || break
         sleep 0.05
     done
+}
+
+# The VM is killed while a snapshot is written: it is whole later, or it is not there.
+vm_killed()
+{
+    start vm "pages=2000 spin=0" --memory 256M
+    mkdir snap-orphan
+    ctl snapshot vm snap-orphan >said 2>&1 &
+    local asked=$!
+    kill_vm_of_writer "$asked"
     ctl rm vm
     # Files that were handed in are named by who did, and it has heard of no success.
     [ -z "$(ls -A snap-orphan 2>/dev/null)" ]
@@ -303,20 +309,11 @@ vm_killed()
 # By a request: whole later, on its own.
 vm_killed_alone()
 {
-    local pid writer i
     start vm "pages=2000 spin=0" --memory 256M --allow-path "$work"
-    pid=$(vmm_pid vm)
     mkdir snap-alone
     create vm "$work/snap-alone" >said 2>&1 &
     local asked=$!
-    writer=$(catch_writer "$pid") || { wait "$asked"; end vm; echo "the writer was faster" && return 77; }
-    kill -KILL "$pid"
-    kill -CONT "$writer"
-    wait "$asked" || true
-    for ((i = 0; i < 200; i++)); do
-        kill -0 "$writer" 2>/dev/null || break
-        sleep 0.05
-    done
+    kill_vm_of_writer "$asked"
     no_leftovers snap-alone
     ctl rm vm
     restore copy snap-alone

@@ -519,12 +519,22 @@ balloon_under_pressure()
     expect_fact killed ""
 }
 
+# The VMM in the background, as start() does it, from the snapshot in snap.
+go_on()
+{
+    rm -f console input
+    mkfifo input
+    "$vmm" --restore snap --serial stdio --api-sock socket <input >console 2>log &
+    vmm_pid=$!
+    exec 3>input
+}
+
 # From snapshot to snapshot, each in a process of its own: CPUS TIMES MIB.
 snapshots()
 {
     fresh_root
     rm -rf snap socket
-    start "steps $(($2 * 3 + 5))" --rootfs root --cpus "$1" --memory "$3M" --api-sock socket --allow-path "$work"
+    start "steps $(($2 * 3 + 5))" --rootfs root --cpus "$1" --memory "$3M" --api-sock socket
     n=0
     while [ "$n" -lt "$2" ]; do
         wait_for "step=[0-9]*[02468]" || give_up
@@ -534,11 +544,7 @@ snapshots()
         finish
         expect_status 143
         no_bad
-        rm -f console input
-        mkfifo input
-        "$vmm" --restore snap --serial stdio --api-sock socket --allow-path "$work" <input >console 2>log &
-        vmm_pid=$!
-        exec 3>input
+        go_on
         n=$((n + 1))
     done
     finish
@@ -552,6 +558,7 @@ snapshots()
     [ "$kernel" != ours ] || expect_fact reseeded "$2"
     expect_clean_fs
 }
+
 # Back to a snapshot, in place: CPUS TIMES.
 resets()
 {
@@ -562,11 +569,7 @@ resets()
     "$payload/voltctl" snapshot ./socket snap || give_up
     kill -TERM "$vmm_pid"
     finish
-    rm -f console input
-    mkfifo input
-    "$vmm" --restore snap --serial stdio --api-sock socket <input >console 2>log &
-    vmm_pid=$!
-    exec 3>input
+    go_on
     n=0
     while [ "$n" -lt "$2" ]; do
         before=$(grep -c step= console) || true
@@ -586,6 +589,7 @@ resets()
     expect_fact stalls 0
     [ "$(grep -c 'step=6$' console.text)" -gt 3 ] || { echo "it did not go back" && return 1; }
 }
+
 no_bad()
 {
     if grep bad= console.text; then return 1; fi
