@@ -96,7 +96,8 @@ personality()
     grep -q 'Successfully started microvm that was configured from one single json' out
     grep -q 'Vmm is stopping' out
     grep -q 'Firecracker exiting successfully. exit_code=0' out
-    ./firecracker --version | head -n 1 | grep -qx 'Firecracker v[0-9]*\.[0-9]*\.[0-9]*'
+    ./firecracker --version >out # not into a pipe: who reads one line of it ends it by SIGPIPE
+    head -n 1 out | grep -qx 'Firecracker v[0-9]*\.[0-9]*\.[0-9]*'
     status=0
     ./firecracker --nonsense >out 2>err || status=$?
     [ "$status" -eq 153 ]
