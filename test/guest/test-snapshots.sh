@@ -16,6 +16,7 @@ clean_up()
         [ ! -S "$socket" ] || ctl stop --force "$(basename "$socket" .sock)" 2>/dev/null || true
     done
     ! mountpoint -q "$work/small" || umount "$work/small"
+    [ ! -e "$work/pool" ] || cat "$work/pool" >/proc/sys/vm/nr_hugepages
     rm -rf "$work"
 }
 trap clean_up EXIT
@@ -382,6 +383,17 @@ P
     end copy
 }
 
+# True if the pool has the pages of a VM, which are added where that is allowed and taken away at the end.
+huge_pages()
+{
+    local pool=/proc/sys/vm/nr_hugepages
+    if [ "$(awk '/HugePages_Free/ { print $2 }' /proc/meminfo)" -lt 16 ] && [ -w $pool ]; then
+        [ -e "$work/pool" ] || cp $pool "$work/pool"
+        echo $(($(cat $pool) + 16)) >$pool
+    fi
+    [ "$(awk '/HugePages_Free/ { print $2 }' /proc/meminfo)" -ge 16 ]
+}
+
 memory_of_all_kinds()
 {
     local option
@@ -394,9 +406,7 @@ memory_of_all_kinds()
         counts copy 2
         end copy
     done
-    [ "$(awk '/HugePages_Free/ { print $2 }' /proc/meminfo)" -ge 16 ] ||
-        echo 16 2>/dev/null >/proc/sys/vm/nr_hugepages || true
-    if [ "$(awk '/HugePages_Free/ { print $2 }' /proc/meminfo)" -ge 16 ]; then
+    if huge_pages; then
         restore copy snap-kinds --hugepages
         counts copy 2
         ctl snapshot copy snap-kinds
@@ -557,7 +567,9 @@ reset_all_ways()
     resets snap-base
     resets snap-base --thp off
     resets cas:scattered
-    [ "$(awk '/HugePages_Free/ { print $2 }' /proc/meminfo)" -ge 16 ] && resets snap-base --hugepages
+    if huge_pages; then
+        resets snap-base --hugepages
+    fi
     start vm "pages=10 disk=1" --disk ro-disk
     ctl pause vm
     ctl snapshot vm snap-writable
