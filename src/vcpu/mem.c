@@ -145,7 +145,11 @@ int guest_mem_map(struct guest_mem *mem, uint64_t at, uint64_t length, int fd, u
 
 int guest_mem_forget(struct guest_mem *mem)
 {
-    if (mem->pages == GUEST_PAGES_HUGETLB || !mem->files)
+    if (mem->pages == GUEST_PAGES_HUGETLB) { /* they stay, as for guest_mem_discard() */
+        memset(mem->regions[0].host, 0, mem->size);
+        return 0;
+    }
+    if (!mem->files)
         return madvise(mem->regions[0].host, mem->size, MADV_DONTNEED) < 0
                    ? fail_errno(-errno, "the guest's memory cannot be dropped")
                    : 0;

@@ -2,6 +2,7 @@
 #include "vcpu/mem.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -181,5 +182,33 @@ Test(mem, back_to_what_the_file_has)
     cr_assert_eq(guest_mem_map(&mem, 0, 4 * MIB, fd, 0), 0, "%s", fail_text());
     cr_assert_str_eq(host + GUEST_PAGE, "one", "as in the file");
     cr_assert(guest_mem_revert(&mem), "all of it is mapped again");
+    guest_mem_free(&mem);
+}
+
+static unsigned long free_huge_pages(void)
+{
+    char line[128];
+    unsigned long count = 0;
+    FILE *meminfo = fopen("/proc/meminfo", "re");
+    while (meminfo && fgets(line, sizeof(line), meminfo))
+        if (sscanf(line, "HugePages_Free: %lu", &count) == 1)
+            break;
+    if (meminfo)
+        fclose(meminfo);
+    return count;
+}
+
+/* A page of the pool that was given back could be taken by others, and the guest's next use be a SIGBUS. */
+Test(mem, huge_pages_stay_when_they_are_made_new)
+{
+    struct guest_mem mem;
+    if (guest_mem_new(4 * MIB, GUEST_PAGES_HUGETLB, &mem) < 0)
+        cr_skip_test("the host's pool has not two huge pages free (sysctl vm.nr_hugepages)");
+    uint8_t *host = guest_mem_at(&mem, gpa(0), 4 * MIB);
+    memset(host, 1, 4 * MIB);
+    unsigned long before = free_huge_pages();
+    cr_assert_eq(guest_mem_forget(&mem), 0, "%s", fail_text());
+    cr_assert_eq(free_huge_pages(), before, "pages went back to the pool");
+    cr_assert(host[0] == 0 && host[4 * MIB - 1] == 0, "all zeros");
     guest_mem_free(&mem);
 }
