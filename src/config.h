@@ -51,7 +51,7 @@ struct config {
     bool boot_timer; /* dev/boot_timer.h */
     struct sandbox_config sandbox;
     const char *control_socket; /* its file is removed at the end; NULL: there is none. Lent. */
-    char *restore;              /* the folder of a snapshot; NULL: boot */
+    char *restore;              /* the snapshot that it comes from: a folder or cas:NAME; NULL: none, boot */
     struct snapshot *snapshot;  /* to go on from, in place of a boot; NULL: boot. Lent. */
     bool stay_paused;           /* do not go on by itself */
     bool clock_catches_up;      /* the guest's clock jumps over the time since it was saved */

@@ -5,7 +5,6 @@
 #include "store/manifest.h"
 
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 
 static const char prefix[] = "cas:";

@@ -11,10 +11,8 @@
 
 #include "snapshot.h"
 
-struct manifest;
-struct store;
-struct store_lease;
 struct guest_mem;
+struct store;
 
 /* "cas:NAME". */
 bool snapshot_is_stored(const char *name);

@@ -42,7 +42,7 @@ struct ctl {
     struct api_saving *saving;        /* the snapshot that is being written, or NULL */
     struct api_resetting *resetting;  /* a reset that waits for a pause, or NULL */
     struct snapshot snapshot;         /* that the machine came from */
-    uint64_t saving_pause_us;         /* when the machine was asked to pause for it */
+    uint64_t saving_begin_us;         /* when it, or the one before, was asked for */
     unsigned unlisted_nets;           /* cards of the machine before those of the keys */
 };
 
@@ -113,8 +113,8 @@ int api_restore_base(struct api_call *call);
 /* The machine is paused: a snapshot that waited for it is begun. True if the machine is to go on. */
 bool api_saving_paused(struct ctl *ctl);
 
-/* It goes on. `pause_begin_us`: when it was asked to pause. */
-void api_saving_resumed(struct ctl *ctl, uint64_t pause_begin_us);
+/* It goes on: tells the log for how long it stood still. */
+void api_saving_resumed(struct ctl *ctl);
 
 /* The machine is paused: a reset that waited for it is done, and the machine goes on. True if one did. */
 bool api_reset_paused(struct ctl *ctl);

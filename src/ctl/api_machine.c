@@ -210,7 +210,7 @@ void api_state_changed(struct ctl *ctl, enum machine_state state)
     if (!resume)
         return;
     machine_resume(ctl->machine);
-    api_saving_resumed(ctl, ctl->saving_pause_us);
+    api_saving_resumed(ctl);
 }
 
 void api_signalled(void *context, int number)

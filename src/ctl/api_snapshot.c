@@ -18,7 +18,6 @@ struct api_saving {
     bool resume; /* it goes on when all is written */
     bool diff;
     bool begun;
-    uint64_t begin_us;
 };
 
 /* Answers the request, 0 or with fail_text(), and forgets it. */
@@ -28,7 +27,7 @@ static void end_saving(struct ctl *ctl, int result)
     struct api_call call = {.ctl = ctl, .request = saving->request};
     uint64_t *last = saving->diff ? &ctl->metrics.save_diff_us : &ctl->metrics.save_full_us;
     ctl->saving = NULL;
-    *last = api_now_us() - saving->begin_us;
+    *last = api_now_us() - ctl->saving_begin_us;
     if (result == 0)
         api_answer_success(&call);
     else {
@@ -64,10 +63,10 @@ static void begin_saving(struct ctl *ctl)
         end_saving(ctl, r);
 }
 
-void api_saving_resumed(struct ctl *ctl, uint64_t pause_begin_us)
+void api_saving_resumed(struct ctl *ctl)
 {
     ctl_log(ctl, false, "The VM stood still for %llu us to be saved.",
-            (unsigned long long)(api_now_us() - pause_begin_us));
+            (unsigned long long)(api_now_us() - ctl->saving_begin_us));
 }
 
 bool api_saving_paused(struct ctl *ctl)
@@ -109,13 +108,12 @@ int api_put_snapshot_create(struct api_call *call, void *object)
         return api_fault(call, -ENOMEM, "out of memory");
     *saving = (struct api_saving){.request = call->request,
                                   .live = state == MACHINE_RUNNING,
-                                  .diff = wanted->snapshot_type.value == KEYS_DIFF,
-                                  .begin_us = api_now_us()};
+                                  .diff = wanted->snapshot_type.value == KEYS_DIFF};
     saving->state_path = ptr_steal(&wanted->snapshot_path);
     saving->memory_path = ptr_steal(&wanted->mem_file_path);
     ctl->saving = saving;
     call->later = true;
-    ctl->saving_pause_us = api_now_us();
+    ctl->saving_begin_us = api_now_us();
     if (state == MACHINE_RUNNING)
         machine_pause(ctl->machine);
     else if (state == MACHINE_PAUSED)
