@@ -60,7 +60,8 @@ static int add_drive(struct sandbox_config *wanted, const struct config *config,
 static int add_nets(struct sandbox_config *wanted, const struct config *config)
 {
     for (unsigned i = 0; i < config->net_count; i++)
-        wanted->net = wanted->net || config->nets[i].kind != NET_KIND_FD;
+        wanted->net =
+            wanted->net || config->nets[i].kind == NET_KIND_TAP || config->nets[i].kind == NET_KIND_BRIDGE;
     return wanted->net
                ? sandbox_add_path(
                      wanted, &(struct sandbox_path){.path = "/dev/net/tun", .writable = true, .device = true})
@@ -73,12 +74,14 @@ int confine(const struct config *config)
     struct sandbox_config wanted = config->sandbox;
     int r = 0;
     wanted.trapped = terminal_restore;
+    wanted.copies = false; /* who would ask for one? */
     for (unsigned i = 0; r == 0 && i < config->drive_count; i++)
         r = add_drive(&wanted, config, &config->drives[i], folders[i]);
     if (r == 0)
         r = add_nets(&wanted, config);
     if (r == 0 && config->control_socket) {
         wanted.opens_files = wanted.forks = true;
+        wanted.copies = config->sandbox.copies;
         r = sandbox_add_path(
             &wanted,
             &(struct sandbox_path){.path = folder_of(config->control_socket, control), .removes = true});

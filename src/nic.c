@@ -76,6 +76,8 @@ int nic_new(struct loop *loop, const struct net_config *config, unsigned index, 
         return r;
     }
     nic->backend = port.backend;
+    if (config->kind == NET_KIND_NONE)
+        virtio_net_set_link(nic->device, false);
     const struct virtio_net_observer observer = {.lost = lost, .closed = closed, .context = nic};
     virtio_net_observe(nic->device, &observer);
     r = watch_link(loop, nic, config, &port);

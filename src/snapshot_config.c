@@ -184,7 +184,7 @@ static int load_net(struct config *config, struct state_reader *from)
                              .has_mac = state.has_mac,
                              .rx = state.rx,
                              .tx = state.tx};
-    if (state.kind > NET_KIND_BRIDGE || state.queues > NET_PAIRS_MAX || state.has_mac > 1 ||
+    if (state.kind > NET_KIND_NONE || state.queues > NET_PAIRS_MAX || state.has_mac > 1 ||
         state.mtu > UINT16_MAX || state.target[sizeof(state.target) - 1] || state.id[sizeof(net.id) - 1] ||
         (state.mac[0] & 1))
         return fail(-EBADMSG, "saved state has a network card that is damaged");
@@ -192,7 +192,7 @@ static int load_net(struct config *config, struct state_reader *from)
     memcpy(net.mac, state.mac, sizeof(net.mac));
     for (unsigned i = 0; i < NET_PAIRS_MAX; i++)
         net.fds[i] = -1;
-    if (net.kind != NET_KIND_FD)
+    if (net.kind != NET_KIND_FD && net.kind != NET_KIND_NONE)
         r = net_config_set_target(&net, "the snapshot's network card", state.target);
     if (r == 0)
         r = rate_limiter_check(&net.rx, "the snapshot's network card");

@@ -1,6 +1,7 @@
 #include "net/config.h"
 
 #include "net/link.h"
+#include "net/none.h"
 #include "net/tap.h"
 
 #include <ctype.h>
@@ -93,7 +94,7 @@ static int take_kind(struct net_config *config, const char *key, char *value)
         config->kind = NET_KIND_FD;
         return take_fds(config, value);
     }
-    return fail(-EINVAL, "--net %s: begin with tap=NAME, fd=N or bridge=NAME", key);
+    return fail(-EINVAL, "--net %s: begin with tap=NAME, fd=N, bridge=NAME or none", key);
 }
 
 static int take_setting(struct net_config *config, const char *key, const char *value)
@@ -130,6 +131,10 @@ int net_config_parse(const char *text, struct net_config *ret_config)
         return fail(-ENOMEM, "no memory for the configuration");
     for (unsigned i = 0; (word = strsep(&rest, ",")); i++) {
         char *value = strchr(word, '=');
+        if (i == 0 && strcmp(word, "none") == 0) {
+            config.kind = NET_KIND_NONE;
+            continue;
+        }
         if (!value)
             return fail(-EINVAL, "--net %s: '%s' has no value", text, word);
         *value++ = '\0';
@@ -184,6 +189,7 @@ int net_port_open(const struct net_config *config, struct net_port *ret_port)
     struct net_port port = {0};
     int r;
     switch (config->kind) {
+    case NET_KIND_NONE: r = none_open(MAX(config->queues, 1u), &port.backend); break;
     case NET_KIND_FD: r = tap_adopt(config->fds, config->queues, &port.backend); break;
     case NET_KIND_BRIDGE:
         r = tap_open("volt%d", config->queues, port.name, &port.backend);

@@ -12,6 +12,7 @@ enum net_kind {
     NET_KIND_TAP,    /* tap=NAME: one that is there, or a new one that nobody has joined to anything */
     NET_KIND_FD,     /* fd=N: a descriptor handed in */
     NET_KIND_BRIDGE, /* bridge=NAME: a new TAP, a port of that bridge */
+    NET_KIND_NONE,   /* none: plugged in nowhere */
 };
 
 struct net_config {
@@ -27,7 +28,7 @@ struct net_config {
 };
 
 /* Reads
- * "tap=NAME|fd=N[:N...]|bridge=NAME[,mac=MAC][,mtu=N][,queues=N][,rx-bw=][,rx-ops=][,tx-bw=][,tx-ops=]".
+ * "tap=NAME|fd=N[:N...]|bridge=NAME|none[,mac=MAC][,mtu=N][,queues=N][,rx-bw=][,rx-ops=][,tx-bw=][,tx-ops=]".
  * -EINVAL with a message. */
 int net_config_parse(const char *text, struct net_config *ret_config);
 

@@ -28,6 +28,10 @@ Test(net_config, everything_at_once)
     cr_assert(config.mtu == 9000 && config.queues == 4, "MTU and queues");
     cr_assert(config.rx.bandwidth.size == 10 * MIB && config.tx.ops.one_time_burst == 5, "limits");
     cr_assert(net_config_parse("fd=7:8:9", &config) == 0, "%s", fail_text());
+    struct net_config nowhere;
+    cr_assert(net_config_parse("none,mac=52:54:00:12:34:57", &nowhere) == 0 &&
+                  nowhere.kind == NET_KIND_NONE && nowhere.mac[5] == 0x57,
+              "plugged in nowhere");
     cr_assert(config.kind == NET_KIND_FD && config.queues == 3 && config.fds[2] == 9, "descriptors");
 }
 
@@ -38,6 +42,8 @@ Test(net_config, refusals_say_what_and_why)
     } rows[] = {
         {"", "has no value"},
         {"tap", "has no value"},
+        {"tap=a,none", "has no value"},
+        {"none=1", "begin with"},
         {"tap=", "name of a link"},
         {"tap=sixteencharacters", "name of a link"},
         {"tap=a/b", "name of a link"},
