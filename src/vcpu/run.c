@@ -156,6 +156,31 @@ static void wait_for_pause(struct vm *vm)
         futex(&vm->pauses, FUTEX_WAIT, pauses);
 }
 
+/* The signal that takes a vCPU thread out of KVM_RUN. Only these threads have it unblocked. */
+static int kick_signal(void)
+{
+    return SIGRTMIN;
+}
+
+/* A timer of this thread's, which sends it the kick: whoever sets it needs no right to send signals. */
+static void make_kick_timer(struct vcpu *cpu)
+{
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = kick_signal()};
+    event._sigev_un._tid = gettid();
+    CHECK(timer_create(CLOCK_MONOTONIC, &event, &cpu->kick_timer) == 0);
+    atomic_store(&cpu->has_kick_timer, true);
+}
+
+/* One that has not made its timer yet has not looked at `pauses` either. */
+static void kick(struct vcpu *cpu)
+{
+    const struct itimerspec now = {.it_value.tv_nsec = 1};
+    if (!cpu->vm->callbacks->kicks_by_timer)
+        CHECK(pthread_kill(cpu->thread, kick_signal()) == 0);
+    else if (atomic_load(&cpu->has_kick_timer))
+        CHECK(timer_settime(cpu->kick_timer, 0, &now, NULL) == 0);
+}
+
 static void *vcpu_thread(void *argument)
 {
     struct vcpu *cpu = argument;
@@ -163,6 +188,8 @@ static void *vcpu_thread(void *argument)
     char name[16];
     snprintf(name, sizeof(name), "vcpu %u", cpu->index);
     pthread_setname_np(pthread_self(), name);
+    if (to->kicks_by_timer)
+        make_kick_timer(cpu);
     if (to->started)
         to->started(to->context, cpu->index);
     while (park(cpu)) {
@@ -179,12 +206,6 @@ static void *vcpu_thread(void *argument)
 static void kicked(int number)
 {
     (void)number; /* KVM_RUN has returned: that is all */
-}
-
-/* The signal that takes a vCPU thread out of KVM_RUN. Only these threads have it unblocked. */
-static int kick_signal(void)
-{
-    return SIGRTMIN;
 }
 
 int vm_start(struct vm *vm, const struct vcpu_callbacks *callbacks)
@@ -228,7 +249,7 @@ void vm_pause(struct vm *vm)
     futex(&vm->pauses, FUTEX_WAKE, INT_MAX); /* those that have ended wait for this */
     for (unsigned i = 0; i < vm->thread_count; i++) {
         __atomic_store_n(&vm->cpus[i].run->immediate_exit, 1, __ATOMIC_SEQ_CST);
-        CHECK(pthread_kill(vm->cpus[i].thread, kick_signal()) == 0);
+        kick(&vm->cpus[i]);
     }
 }
 

@@ -42,6 +42,9 @@ struct vcpu_callbacks {
     /* vCPU thread: this vCPU has stopped at a safe point, as vm_pause() asked. Once per vCPU and pause.
      * Optional for who never pauses. */
     void (*parked)(void *context, unsigned index);
+    /* vCPUs are taken out of the guest by a timer each, and not by a signal of ours: for a process that has
+     * no right to send any, since its filter has the number of the one that it is a copy of. */
+    bool kicks_by_timer;
 };
 
 /* What a vCPU has cost so far. */
@@ -56,6 +59,8 @@ struct vcpu {
     int fd;
     struct kvm_run *run;
     pthread_t thread;
+    timer_t kick_timer; /* callbacks->kicks_by_timer */
+    _Atomic bool has_kick_timer;
     uint32_t parked_for; /* vCPU thread: the value of vm->pauses that it last parked for */
     _Atomic uint64_t exits
         [4]; /* accesses that came to the process, MMIO first, reads first; its thread alone writes them */

@@ -124,6 +124,9 @@ static int make_cpu(struct vm *vm, unsigned index, struct kvm_cpuid2 *cpuid)
         cpu->run = NULL;
         return fail_errno(-errno, "mapping the kvm_run of vCPU %u", index);
     }
+    /* A child of fork(2) that had it would keep the parent's VM alive. */
+    if (madvise(cpu->run, vm->run_size, MADV_DONTFORK) < 0)
+        return fail_errno(-errno, "keeping the kvm_run of vCPU %u from child processes", index);
     r = cpuid_set(cpu, cpuid); /* before MSRs: newer kernels check those against it */
     if (r < 0)
         return r;

@@ -251,9 +251,10 @@ static void rig_free(void)
     loop_free(rig.loop);
 }
 
-static void pause_many_times(unsigned cpus, unsigned times)
+static void pause_many_times(unsigned cpus, unsigned times, bool by_timer)
 {
     rig_new(cpus);
+    rig.callbacks.kicks_by_timer = by_timer;
     set_registers(guest_load);
     rig.wanted = times;
     cr_assert_eq(vm_start(&rig.vm, &rig.callbacks), 0, "vm_start: %s", fail_text());
@@ -269,12 +270,12 @@ static void pause_many_times(unsigned cpus, unsigned times)
 
 Test(vcpu, paused_and_resumed_nothing_is_lost)
 {
-    pause_many_times(1, 3000);
+    pause_many_times(1, 3000, false);
 }
 
 Test(vcpu, four_paused_and_resumed_nothing_is_lost)
 {
-    pause_many_times(4, 1500);
+    pause_many_times(4, 1500, false);
 }
 
 Test(vcpu, a_read_that_waits_for_the_loop_is_completed_before_it_parks)
@@ -307,10 +308,16 @@ Test(vcpu, one_that_has_ended_parks_and_runs_again_from_new_state)
     rig_free();
 }
 
+Test(vcpu, kicks_by_timer_lose_nothing)
+{
+    pause_many_times(2, 1500, true);
+}
+
 /* vCPU 0 never exits by itself; vCPU 1 waits in KVM for its start-up IPI. */
-Test(vcpu, guests_that_never_exit_are_kicked)
+static void kick_often(bool by_timer)
 {
     rig_new(2);
+    rig.callbacks.kicks_by_timer = by_timer;
     set_registers(guest_spins);
     struct kvm_mp_state waits = {.mp_state = KVM_MP_STATE_UNINITIALIZED};
     cr_assert_eq(kvm_ioctl(rig.vm.cpus[1].fd, KVM_SET_MP_STATE, &waits), 0, "KVM_SET_MP_STATE");
@@ -323,6 +330,16 @@ Test(vcpu, guests_that_never_exit_are_kicked)
     guest_mem_read(&rig.mem, gpa(DATA_AT), &count, sizeof(count));
     cr_assert_gt(count, 0, "the guest has run");
     rig_free();
+}
+
+Test(vcpu, guests_that_never_exit_are_kicked)
+{
+    kick_often(false);
+}
+
+Test(vcpu, guests_that_never_exit_are_kicked_by_timer)
+{
+    kick_often(true);
 }
 
 Test(vcpu, a_vm_that_cannot_be_made_leaves_nothing)
