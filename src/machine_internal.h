@@ -58,6 +58,9 @@ struct machine {
  * *ret_blame says whose fault it is, with a message. */
 int machine_assemble(struct machine *machine, enum machine_status *ret_blame);
 
+/* machine_snapshot.c: what a snapshot has beside the memory: its sections CONF and MACH. */
+int machine_collect(const struct machine *machine, struct state_writer *to);
+
 /*
  * machine_state.c: the state of a paused machine beside its memory, and back into one that was just put
  * together and has its memory. It is then as after a pause. Errors as state_load() and vm_load() have them.

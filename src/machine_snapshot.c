@@ -22,7 +22,6 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define WRITE_MAX (1 * MIB) /* bytes of one write(2) */
@@ -54,29 +53,11 @@ struct machine_saving {
 
 /* ---- The child ---- */
 
-static void sort(int fds[], size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        for (size_t k = i + 1; k < count; k++)
-            if (fds[k] < fds[i]) {
-                int fd = fds[i];
-                fds[i] = fds[k];
-                fds[k] = fd;
-            }
-}
-
 /* The parent's console, disks and locks must not live longer than the parent does. */
 static void close_others(int state, int memory, int answer)
 {
     int kept[] = {state, memory, answer};
-    unsigned first = 0;
-    sort(kept, ARRAY_SIZE(kept));
-    for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
-        if ((unsigned)kept[i] > first)
-            syscall(SYS_close_range, first, (unsigned)kept[i] - 1, 0);
-        first = (unsigned)kept[i] + 1;
-    }
-    syscall(SYS_close_range, first, UINT_MAX, 0);
+    fd_close_others(kept, ARRAY_SIZE(kept));
 }
 
 static bool is_zero(const uint8_t *page)
@@ -290,11 +271,8 @@ static int open_target(const struct machine_snapshot_file *file, struct target *
     return file->fd < 0 ? make_file(file->path, target) : take_file(file, target);
 }
 
-/* The state of the machine as it stands, with a new id. */
-static int collect(struct machine_saving *saving)
+int machine_collect(const struct machine *machine, struct state_writer *to)
 {
-    struct machine *machine = saving->machine;
-    struct state_writer *to = &saving->sections;
     size_t begin = state_begin(to, "CONF", 1);
     int r = machine_save_config(machine, to);
     state_end(to, begin);
@@ -302,8 +280,15 @@ static int collect(struct machine_saving *saving)
     if (r == 0)
         r = machine_save(machine, to);
     state_end(to, begin);
-    if (r == 0)
-        r = to->error;
+    return r == 0 ? to->error : r;
+}
+
+/* The state of the machine as it stands, with a new id. */
+static int collect(struct machine_saving *saving)
+{
+    struct machine *machine = saving->machine;
+    struct state_writer *to = &saving->sections;
+    int r = machine_collect(machine, to);
     if (r < 0)
         return r;
     saving->header.memory = machine->mem.size;

@@ -170,11 +170,18 @@ bool lock_again(unsigned *attempts);
 /* Before there are threads: makes room for `count` more descriptors in the process's table. Calls add up.
  * Once there are threads, each growth of the table waits for a grace period of 10 ms and more
  * (expand_fdtable() in fs/file.c). A hint: it never fails. */
+/* Closes all descriptors of the process but these, which are put into order. For a child of fork(2). */
+void fd_close_others(int fds[], size_t count);
+
 void fd_reserve(unsigned count);
 
 /* The next stretch of a file that is not a hole: true and where it begins and ends, cut to at .. end, or
  * false if there is none. Where the file system cannot tell, and on devices, all of it is data. */
 bool file_next_data(int fd, uint64_t at, uint64_t end, uint64_t *ret_data, uint64_t *ret_hole);
+
+/* Copies the first `length` bytes of `from`, with its holes, into the empty file `to`: shared where the file
+ * system can do that, else copied by the kernel, else by way of us. Negative errno without a message. */
+int file_copy_sparse(int from, int to, uint64_t length);
 
 /* Whole buffers: retried on EINTR and short counts. 0, or -errno; -EPIPE (no message) if the file ends
  * early. */

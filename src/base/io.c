@@ -1,8 +1,10 @@
 #include "base/base.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <time.h>
 
@@ -105,6 +107,23 @@ int write_full_at(int fd, const void *buffer, size_t length, uint64_t offset)
         length -= (size_t)n;
     }
     return 0;
+}
+
+static int compare_fds(const void *a, const void *b)
+{
+    return *(const int *)a - *(const int *)b;
+}
+
+void fd_close_others(int fds[], size_t count)
+{
+    unsigned first = 0;
+    qsort(fds, count, sizeof(*fds), compare_fds);
+    for (size_t i = 0; i < count; i++) {
+        if ((unsigned)fds[i] > first)
+            syscall(SYS_close_range, first, (unsigned)fds[i] - 1, 0);
+        first = (unsigned)fds[i] + 1;
+    }
+    syscall(SYS_close_range, first, UINT_MAX, 0);
 }
 
 int write_full(int fd, const void *buffer, size_t length)

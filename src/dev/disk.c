@@ -9,6 +9,18 @@ void disk_attach(struct disk *disk, struct loop *loop)
         disk->ops->attach(disk);
 }
 
+int disk_copy(struct disk *disk, int fd)
+{
+    return disk->ops->copy(disk, fd);
+}
+
+void disk_copied(struct disk *disk, int fd)
+{
+    disk->loop = NULL;
+    if (disk->ops->copied)
+        disk->ops->copied(disk, fd);
+}
+
 int disk_choose_sector(const char *name, const struct disk_options *options, uint64_t size,
                        uint32_t *ret_sector)
 {

@@ -34,6 +34,8 @@ struct disk_io {
     } range; /* disk_ranges.h */
 };
 
+typedef void disk_fd_told(void *context, int fd);
+
 struct disk_ops {
     /* The disk has its loop now. Optional. */
     void (*attach)(struct disk *disk);
@@ -43,6 +45,11 @@ struct disk_ops {
     /* Optional: NULL and the feature is not offered. */
     void (*discard)(struct disk *disk, struct disk_io *io);
     void (*write_zeroes)(struct disk *disk, struct disk_io *io); /* Optional, likewise. */
+    /* Tells of each descriptor that it keeps open. Nothing is in flight. */
+    void (*each_fd)(struct disk *disk, disk_fd_told *told, void *context); /* Required. */
+    /* disk_copy() and disk_copied(). */
+    int (*copy)(struct disk *disk, int fd);    /* Required unless read_only. */
+    void (*copied)(struct disk *disk, int fd); /* Optional if always read_only. */
     /* A clean end: what was written is there when the disk is opened again, also without a flush. Nothing is
      * in flight; waits. Optional: NULL where nothing of it is in our memory. close() does it too. */
     void (*write_back)(struct disk *disk);
@@ -78,6 +85,16 @@ int disk_file_open(const char *path, const struct disk_options *options, struct 
 
 /* Loop thread, once: `loop` is where the disk's operations run from now on. */
 void disk_attach(struct disk *disk, struct loop *loop);
+
+/*
+ * A disk for a child of fork(2), both on the loop thread while nothing is in flight. disk_copy() writes what
+ * a writable disk has for itself into `fd`, an empty file; -EOPNOTSUPP with a message: that cannot be done
+ * while others wait. disk_copied(), in the child, in which only the descriptors that each_fd() tells of are
+ * still open, makes it one that was just opened and lives in that file, which is the disk's from then on and
+ * goes with it (-1 for a read-only disk, which both read).
+ */
+int disk_copy(struct disk *disk, int fd);
+void disk_copied(struct disk *disk, int fd);
 
 /* For kinds, when a disk is opened: its logical sector, or -EINVAL if `size` is no multiple of it. */
 int disk_choose_sector(const char *name, const struct disk_options *options, uint64_t size,

@@ -239,6 +239,24 @@ static void disk_cas_attach(struct disk *disk)
     disk_objects_attach(&cas_of(disk)->objects, disk->loop);
 }
 
+static void disk_cas_each_fd(struct disk *disk, disk_fd_told *told, void *context)
+{
+    store_each_fd(cas_of(disk)->store, told, context);
+    volume_each_fd(cas_of(disk)->volume, told, context);
+}
+
+static int disk_cas_copy(struct disk *disk, int fd)
+{
+    return volume_copy_delta(cas_of(disk)->volume, fd);
+}
+
+static void disk_cas_copied(struct disk *disk, int fd)
+{
+    disk_objects_copied(&cas_of(disk)->objects);
+    if (fd >= 0)
+        volume_copied(cas_of(disk)->volume, fd);
+}
+
 static void disk_cas_close(struct disk *disk)
 {
     struct disk_cas *cas = cas_of(disk);
@@ -258,6 +276,9 @@ static const struct disk_ops disk_cas_ops = {
     .flush = disk_cas_flush,
     .discard = disk_cas_discard,
     .write_zeroes = disk_cas_discard,
+    .each_fd = disk_cas_each_fd,
+    .copy = disk_cas_copy,
+    .copied = disk_cas_copied,
     .write_back = disk_cas_write_back,
     .close = disk_cas_close,
 };

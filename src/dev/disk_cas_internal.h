@@ -25,6 +25,8 @@ struct disk_objects {
 /* Any thread, and nothing is attached. Messages on failure; nothing to free then. */
 int disk_objects_init(struct disk_objects *objects, struct store *store, const struct manifest *manifest);
 void disk_objects_attach(struct disk_objects *objects, struct loop *loop);
+/* As disk_copied(): the objects' descriptors are closed. */
+void disk_objects_copied(struct disk_objects *objects);
 void disk_objects_free(struct disk_objects *objects);
 
 /*

@@ -173,6 +173,18 @@ void disk_objects_attach(struct disk_objects *objects, struct loop *loop)
     table.limit = allowed_objects();
 }
 
+void disk_objects_copied(struct disk_objects *objects)
+{
+    for (unsigned i = 0; i < table.count; i++)
+        if (table.files[i].disk == objects) {
+            CHECK(table.files[i].state != OBJECT_VERIFYING);
+            table.files[i].fd = -1;
+            drop(&table.files[i]);
+        }
+    table.closing_count = 0;
+    objects->loop = NULL;
+}
+
 void disk_objects_free(struct disk_objects *objects)
 {
     for (unsigned i = 0; objects->loop && i < table.count; i++) {

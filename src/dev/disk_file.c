@@ -8,6 +8,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
@@ -212,6 +213,33 @@ static void disk_file_flush(struct disk *disk, struct disk_io *io)
     loop_fdatasync(disk->loop, &io->op, file_of(disk)->fd);
 }
 
+static void disk_file_each_fd(struct disk *disk, disk_fd_told *told, void *context)
+{
+    told(context, file_of(disk)->fd);
+    told(context, file_of(disk)->cached_fd);
+}
+
+static int disk_file_copy(struct disk *disk, int fd)
+{
+    if (ioctl(fd, FICLONE, file_of(disk)->fd) == 0)
+        return 0;
+    return fail(-EOPNOTSUPP,
+                "its file cannot be copied at once (%s): use a volume of the store, or ,ro, or a file system "
+                "with reflinks (xfs, btrfs) for both the disk and $TMPDIR",
+                strerror(errno));
+}
+
+/* Direct I/O ends with the descriptor that had it. */
+static void disk_file_copied(struct disk *disk, int fd)
+{
+    struct disk_file *file = file_of(disk);
+    if (fd < 0)
+        return;
+    cleanup_fd(&file->fd);
+    cleanup_fd(&file->cached_fd);
+    file->fd = fd;
+}
+
 static void disk_file_close(struct disk *disk)
 {
     struct disk_file *file = file_of(disk);
@@ -354,6 +382,9 @@ int disk_file_open(const char *path, const struct disk_options *options, struct 
         .flush = disk_file_flush,
         .discard = disk_file_discard,
         .write_zeroes = disk_file_write_zeroes,
+        .each_fd = disk_file_each_fd,
+        .copy = disk_file_copy,
+        .copied = disk_file_copied,
         .close = disk_file_close,
     };
     struct disk_file *file = calloc(1, sizeof(*file));

@@ -281,6 +281,9 @@ void virtio_close(struct virtio_device *device, virtio_done *done, void *context
 int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label,
                    struct virtio_device **ret_device);
 
+/* Its disk, lent. */
+struct disk *virtio_blk_disk(const struct virtio_device *device);
+
 /* Limits what a disk does from now on; `config` was checked (rate_limiter_check). Loop thread, at any time.
  * And what was held back so far. */
 void virtio_blk_limit(struct virtio_device *device, const struct rate_limiter_config *config);

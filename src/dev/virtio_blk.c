@@ -459,6 +459,11 @@ void virtio_blk_limit(struct virtio_device *device, const struct rate_limiter_co
     virtio_limiter_set(&blk_of(device)->limiter, config);
 }
 
+struct disk *virtio_blk_disk(const struct virtio_device *device)
+{
+    return ((const struct virtio_blk *)device)->disk;
+}
+
 const struct rate_limiter *virtio_blk_limiter(const struct virtio_device *device)
 {
     return &((const struct virtio_blk *)device)->limiter.own;

@@ -154,6 +154,14 @@ void store_close(struct store *store)
     free(store);
 }
 
+void store_each_fd(const struct store *store, void (*told)(void *context, int fd), void *context)
+{
+    const int descriptors[] = {store->root,    store->objects, store->manifests, store->refs,
+                               store->volumes, store->leases,  store->tmp,       store->cache};
+    for (unsigned i = 0; i < ARRAY_SIZE(descriptors); i++)
+        told(context, descriptors[i]);
+}
+
 const char *store_path(const struct store *store)
 {
     return store->path;

@@ -66,6 +66,9 @@ int store_init(const char *path);
  * system. The caller closes it. */
 int store_open(const char *path, struct store **ret_store);
 void store_close(struct store *store);
+
+/* Tells of each descriptor that it keeps open. */
+void store_each_fd(const struct store *store, void (*told)(void *context, int fd), void *context);
 const char *store_path(const struct store *store);
 
 /* Where a message goes about a file that does not belong into the store and was passed over. NULL:

@@ -201,6 +201,33 @@ bool volume_writable(const struct volume *volume)
     return volume->delta >= 0 && (volume->directory >= 0 || volume->map < 0);
 }
 
+int volume_copy_delta(const struct volume *volume, int fd)
+{
+    int r = file_copy_sparse(volume->delta, fd, volume->pages * STORE_PAGE);
+    return r < 0 ? fail_errno(r, "copying what was written to a disk") : 0;
+}
+
+void volume_copied(struct volume *volume, int fd)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(volume->name_fds); i++)
+        cleanup_fd(&volume->name_fds[i]);
+    volume->name_durable = true;
+    cleanup_fd(&volume->directory);
+    cleanup_fd(&volume->map);
+    cleanup_fd(&volume->delta);
+    volume->delta = fd;
+}
+
+void volume_each_fd(const struct volume *volume, void (*told)(void *context, int fd), void *context)
+{
+    told(context, volume->lease ? volume->lease->fd : -1);
+    told(context, volume->directory);
+    told(context, volume->delta);
+    told(context, volume->map);
+    for (size_t i = 0; i < ARRAY_SIZE(volume->name_fds); i++)
+        told(context, volume->name_fds[i]);
+}
+
 const char *volume_id(const struct volume *volume)
 {
     return volume->description.id;

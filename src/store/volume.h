@@ -96,6 +96,17 @@ int volume_adopt(struct store *store, const char *path, char ret_id[33]);
 
 uint64_t volume_bytes(const struct volume *volume);
 bool volume_writable(const struct volume *volume);
+/*
+ * A copy of a writable volume, on the same manifest. volume_copy_delta() writes what was written to it so
+ * far into `fd`, an empty file: shared where the file system can do that, else copied. volume_copied(), in a
+ * child of fork(2), has it live in that file from now on, which it owns: what the child writes is lost at its
+ * end, like that of an image with scratch. Negative errno with a message.
+ */
+int volume_copy_delta(const struct volume *volume, int fd);
+void volume_copied(struct volume *volume, int fd);
+
+/* Tells of each descriptor that it keeps open. */
+void volume_each_fd(const struct volume *volume, void (*told)(void *context, int fd), void *context);
 const char *volume_id(const struct volume *volume); /* 32 hexadecimal digits */
 const struct manifest *volume_manifest(const struct volume *volume);
 int volume_delta(const struct volume *volume); /* a descriptor, -1 if read-only */

@@ -4,8 +4,11 @@
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 
 TestSuite(size, .timeout = 10);
 TestSuite(fail, .timeout = 10);
@@ -111,6 +114,34 @@ Test(io, whole_buffers_and_early_ends)
     cr_assert_eq(read_full_at(-1, buffer, 1, 0), -EBADF, "an error is returned");
 }
 
+Test(io, a_sparse_copy_has_the_bytes_and_the_holes)
+{
+    char folder[] = "/var/tmp/volt-base-XXXXXX";
+    struct stat status;
+    int fds[3];
+    cr_assert_not_null(mkdtemp(folder), "a folder");
+    for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
+        fds[i] = i < 2 ? open(folder, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600) : memfd_create("io", MFD_CLOEXEC);
+    rmdir(folder);
+    cr_assert_eq(ftruncate(fds[0], 64 * MIB), 0, "long");
+    cr_assert_eq(write_full_at(fds[0], "begin", 5, 0), 0, "written");
+    cr_assert_eq(write_full_at(fds[0], "middle", 6, 20 * MIB + 4094), 0, "written");
+    cr_assert_eq(write_full_at(fds[0], "end", 3, 64 * MIB - 3), 0, "written");
+    for (unsigned i = 1; i < ARRAY_SIZE(fds); i++) { /* the other one is of another file system */
+        char words[3][8] = {0};
+        cr_assert_eq(file_copy_sparse(fds[0], fds[i], 64 * MIB), 0, "copied");
+        cr_assert_eq(read_full_at(fds[i], words[0], 5, 0), 0, "there");
+        cr_assert_eq(read_full_at(fds[i], words[1], 6, 20 * MIB + 4094), 0, "there");
+        cr_assert_eq(read_full_at(fds[i], words[2], 3, 64 * MIB - 3), 0, "there");
+        cr_assert(strcmp(words[0], "begin") == 0 && strcmp(words[1], "middle") == 0 &&
+                      strcmp(words[2], "end") == 0,
+                  "'%s', '%s', '%s'", words[0], words[1], words[2]);
+        cr_assert(fstat(fds[i], &status) == 0 && status.st_size == 64 * MIB, "its length");
+        cr_assert_lt(status.st_blocks * 512, MIB, "its holes");
+    }
+    cr_assert_eq(file_copy_sparse(fds[0], -1, MIB), -EBADF, "an error is returned");
+}
+
 Test(arithmetic, overflow_and_alignment)
 {
     uint64_t result;
@@ -153,6 +184,26 @@ static unsigned descriptor_table(void)
             break;
     fclose(status);
     return size;
+}
+
+Test(fd, a_child_keeps_what_it_names)
+{
+    int fds[6];
+    for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
+        fds[i] = open("/", O_RDONLY | O_CLOEXEC);
+    pid_t child = fork();
+    if (child == 0) {
+        int kept[] = {fds[4], fds[1], fds[1]}; /* in no order, and one of them twice */
+        fd_close_others(kept, ARRAY_SIZE(kept));
+        unsigned open_fds = 0;
+        for (int fd = 0; fd < 1000; fd++)
+            if (fcntl(fd, F_GETFD) >= 0)
+                open_fds |= fd == fds[1] ? 1 : fd == fds[4] ? 2 : 4;
+        _exit((int)open_fds);
+    }
+    int status = 0;
+    cr_assert_eq(waitpid(child, &status, 0), child, "waited");
+    cr_assert_eq(WEXITSTATUS(status), 3, "1: the first kept one is open, 2: the other, 4: another");
 }
 
 Test(fd, reserved_room_adds_up_and_uses_none)

@@ -46,6 +46,40 @@ static const uint8_t *of_image(unsigned page)
     return image + (size_t)page * STORE_PAGE;
 }
 
+/* In a child of fork(2) a volume lives in a file of its own, with what was written before. */
+Test(volume, a_copy_has_what_was_written_and_keeps_the_rest_to_itself)
+{
+    uint8_t bytes[STORE_PAGE], other[STORE_PAGE];
+    struct volume *volume = open_volume(false);
+    page_fill(bytes, 4711);
+    page_fill(other, 4712);
+    cr_assert_eq(volume_write(volume, bytes, 100, 1), 0, "%s", fail_text());
+    int scratch = open(rig.path, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+    cr_assert_eq(volume_copy_delta(volume, scratch), 0, "%s", fail_text());
+    pid_t child = fork();
+    if (child == 0) {
+        volume_copied(volume, scratch);
+        expect_page(volume, 100, bytes, "written before");
+        expect_page(volume, 101, of_image(101), "of the image");
+        cr_assert_eq(volume_write(volume, other, 100, 1), 0, "%s", fail_text());
+        cr_assert_eq(volume_write(volume, other, 200, 1), 0, "%s", fail_text());
+        cr_assert(volume_flush(volume) == 0 && !volume_unsaved(volume) && volume_writable(volume), "whole");
+        expect_page(volume, 200, other, "written by the copy");
+        volume_close(volume);
+        _exit(42);
+    }
+    int status = 0;
+    cr_assert_eq(waitpid(child, &status, 0), child, "waited");
+    cr_assert_eq(WEXITSTATUS(status), 42, "the copy is content");
+    expect_page(volume, 100, bytes, "after the copy wrote it");
+    expect_page(volume, 200, of_image(200), "after the copy wrote it");
+    cr_assert_eq(volume_flush(volume), 0, "%s", fail_text());
+    volume_close(volume);
+    volume = open_volume(false);
+    expect_page(volume, 100, bytes, "opened again");
+    volume_close(volume);
+}
+
 Test(volume, reads_the_image_until_it_is_written)
 {
     uint8_t bytes[STORE_PAGE];
