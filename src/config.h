@@ -53,6 +53,7 @@ struct config {
     const char *control_socket; /* its file is removed at the end; NULL: there is none. Lent. */
     char *restore;              /* the snapshot that it comes from: a folder or cas:NAME; NULL: none, boot */
     struct snapshot *snapshot;  /* to go on from, in place of a boot; NULL: boot. Lent. */
+    struct machine_copy *copy;  /* this process is a copy of another VM's, and goes on from it. Lent. */
     bool stay_paused;           /* do not go on by itself */
     bool clock_catches_up;      /* the guest's clock jumps over the time since it was saved */
     bool same_folders;          /* other disks may be opened later from the folders of those that are given */

@@ -22,6 +22,7 @@ enum {
     OPTION_UID,
     OPTION_GID,
     OPTION_RESTORE,
+    OPTION_ALLOW_FORK,
 };
 
 static const struct argp_option options[] = {
@@ -53,6 +54,8 @@ static const struct argp_option options[] = {
     {"allow-path", OPTION_ALLOW_PATH, "DIR[,ro]", 0,
      "disks may be opened from DIR after the start, too, and snapshots be written to it (may be given again)",
      4},
+    {"allow-fork", OPTION_ALLOW_FORK, NULL, 0,
+     "running copies may be made of this VM (voltctl fork): its monitor keeps the right to make a VM", 4},
 
     {NULL, 0, NULL, 0, "And:", 5},
     {"config", OPTION_CONFIG, "FILE", 0,
@@ -134,6 +137,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case OPTION_ALLOW_PATH: r = sandbox_allow(argument, &config->sandbox); break;
     case OPTION_UID: r = sandbox_parse_id("uid", argument, &config->sandbox.user); break;
     case OPTION_GID: r = sandbox_parse_id("gid", argument, &config->sandbox.group); break;
+    case OPTION_ALLOW_FORK: config->sandbox.copies = true; break;
     case OPTION_CONFIG: r = config_from_json(argument, config); break;
     case ARGP_KEY_INIT:
         for (size_t i = 0; i <= input->kinds; i++)

@@ -1,6 +1,7 @@
 /* Drives: files, block devices, and images and volumes of the store. */
 #include "dev/disk_opener.h"
 #include "devices.h"
+#include "machine.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -171,7 +172,11 @@ static int make(struct loop *loop, const struct config *config, unsigned index,
     struct virtio_device *device = NULL;
     char label[24];
     snprintf(label, sizeof(label), "disk %u", index);
-    int r = disk_open(store, drive->path, &disk_options, &disk);
+    int r = 0;
+    if (config->copy)
+        disk = config->copy->disks[index];
+    else
+        r = disk_open(store, drive->path, &disk_options, &disk);
     if (r < 0)
         return r;
     r = virtio_blk_new(loop, disk, label, &device);

@@ -320,11 +320,12 @@ int machine_start(struct machine *machine, const struct config *config, enum mac
         return fail(-ENOTRECOVERABLE, "the host failed at the start before this one: end this process");
     machine->config = config;
     clock_gettime(CLOCK_MONOTONIC, &machine->started);
+    machine->callbacks.kicks_by_timer = config->copy;
     int r = machine_assemble(machine, ret_blame);
     if (r == 0 && config->serial == SERIAL_STDIO)
         terminal_raw();
     if (r == 0) {
-        r = confine(config);
+        r = config->copy ? 0 : confine(config); /* it is already */
         if (r == 0)
             r = vm_start(&machine->vm, &machine->callbacks);
         machine->broken = r < 0;
@@ -333,7 +334,8 @@ int machine_start(struct machine *machine, const struct config *config, enum mac
         machine->started = (struct timespec){0};
         return r;
     }
-    confine_loop();
+    if (!config->copy)
+        confine_loop();
     if (config->snapshot) {
         set_state(machine, MACHINE_PAUSED);
         if (!config->stay_paused)

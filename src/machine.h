@@ -13,6 +13,7 @@
 #include "config.h"
 #include "dev/virtio.h"
 #include "loop/loop.h"
+#include "snapshot.h"
 
 /* How a machine ends, as the process's exit status (documented in --help and the manual). */
 enum machine_status {
@@ -82,6 +83,39 @@ bool machine_snapshot_needs_pause(const struct machine *machine);
 typedef void machine_saved(void *context, int result);
 int machine_snapshot(struct machine *machine, const struct machine_snapshot_file *state,
                      const struct machine_snapshot_file *memory, machine_saved *saved, void *context);
+
+/* ---- Copies that go on as VMs of their own (machine_fork.c) ---- */
+
+/* What the machine of a copy is made of: the state and the memory, and what is open. */
+struct machine_copy {
+    struct snapshot snapshot; /* without memory of its own */
+    struct guest_mem mem;
+    int kvm_fd;
+    struct disk *disks[CONFIG_DRIVES_MAX];
+};
+
+/* -EACCES, -ENOTSUP with a message: this machine can make no copies. */
+int machine_may_copy(const struct machine *machine);
+
+/* Disks that are written to: a copy has a file for each, which is given in the disks' order. */
+unsigned machine_written_disks(const struct machine *machine);
+
+/* Of a paused machine: writes what its disks have into `fds`, the empty files of one copy. As disk_copy(). */
+int machine_copy_disks(const struct machine *machine, const int *fds);
+
+/* Of a paused machine: what its copies begin with. Each is then made by fork(2), and begins with
+ * machine_copy_begin() before the machine is resumed. Ends with machine_copy_free() in the parent; in a copy
+ * it lives as long as the process. Negative errno with a message. */
+int machine_copy_new(const struct machine *machine, struct machine_copy **ret_copy);
+void machine_copy_free(struct machine_copy *copy);
+
+/*
+ * In the copy: closes all descriptors but `fds`, `disk_fds` (one for each disk that is written to) and what
+ * `copy` has, and forgets the machine and its loop. The process has one thread, and all signals are as they
+ * were before machine_new(). Then make a loop, machine_new(), and machine_start() with config->copy.
+ */
+void machine_copy_begin(struct machine *machine, struct machine_copy *copy, const int *fds, unsigned fd_count,
+                        const int *disk_fds);
 
 /* -EOPNOTSUPP with a message: the machine did not come from a snapshot, or writes to disks, which would not
  * go back with it. */

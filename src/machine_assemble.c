@@ -26,6 +26,11 @@ static int open_files(struct machine *machine)
 static int make_memory(struct machine *machine)
 {
     const struct config *config = machine->config;
+    if (config->copy) {
+        machine->mem = config->copy->mem;
+        machine->kvm_fd = config->copy->kvm_fd;
+        return 0;
+    }
     if (config->snapshot)
         return snapshot_map_memory(config->snapshot, config->pages, &machine->mem);
     return guest_mem_new(config->memory, config->pages, &machine->mem);

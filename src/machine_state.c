@@ -109,6 +109,8 @@ int machine_load_snapshot(struct machine *machine)
 int machine_may_reset(const struct machine *machine)
 {
     const struct config *config = machine->config;
+    if (config->copy)
+        return fail(-EOPNOTSUPP, "this VM is a fork, and has no snapshot to go back to");
     if (!config->snapshot)
         return fail(-EOPNOTSUPP, "this VM did not come from a snapshot (voltctl restore)");
     for (unsigned i = 0; i < config->drive_count; i++)

@@ -68,6 +68,35 @@ static int run_with_ctl(struct loop *loop, const struct ctl_config *options, con
     return status;
 }
 
+/* A copy of this process: it has the options of the other VM, a name and a socket of its own, and nothing
+ * that both write to. */
+static void run_copy(const struct ctl_config *other, const struct ctl_copy *copy)
+{
+    static struct config config; /* to the end of the process, as all of them */
+    static struct ctl_config options;
+    static struct ctl_copy made;
+    struct loop *loop = NULL;
+    int status = MACHINE_HOST_FAILED;
+    made = *copy;
+    options = (struct ctl_config){.socket_path = "",
+                                  .firecracker = other->firecracker,
+                                  .id = strdup(copy->id),
+                                  .payload_max = other->payload_max,
+                                  .metadata_max = other->metadata_max,
+                                  .copied = run_copy,
+                                  .copy = &made};
+    config_init(&config);
+    config.name = strdup(copy->id);
+    config.sandbox = *copy->sandbox;
+    if (!options.id || !config.name)
+        (void)fail(-ENOMEM, "no memory for a copy");
+    else if (loop_new(MACHINE_LOOP_ENTRIES, &loop) == 0 && confine_ring(&config, loop) == 0)
+        status = run_with_ctl(loop, &options, &config);
+    if (!loop)
+        say("%s", fail_text());
+    _exit(status);
+}
+
 /* Reads the command line. -1 to go on, or the status to exit with, all said. */
 static int read_arguments(int argc, char **argv, struct ctl_options *options, struct config *config)
 {
@@ -101,6 +130,7 @@ int main(int argc, char **argv)
     if (status >= 0)
         return status;
     status = MACHINE_HOST_FAILED;
+    options.config.copied = run_copy;
     if (options.config.firecracker)
         config.sandbox.trap_status = FIRECRACKER_BAD_SYSCALL;
     if (confine_early(&config) < 0 || loop_new(MACHINE_LOOP_ENTRIES, &loop) < 0 ||

@@ -80,9 +80,8 @@ static int check_header(const char *path, const struct snapshot_header *header, 
     return 0;
 }
 
-static int read_sections(const char *path, struct snapshot *snapshot, size_t length)
+static int read_sections(const char *path, struct snapshot *snapshot, struct state_reader from)
 {
-    struct state_reader from = {.bytes = snapshot->bytes + sizeof(struct snapshot_header), .length = length};
     struct state_section section;
     int r;
     while ((r = state_next(&from, &section)) > 0) {
@@ -109,7 +108,8 @@ static int check_state(const char *path, struct snapshot *snapshot)
     hash_of(header, snapshot->bytes + sizeof(header), header.length, hash);
     if (memcmp(hash, header.hash, sizeof(hash)) != 0)
         return fail(-EBADMSG, "%s: damaged: its hash is not that of its contents", path);
-    return read_sections(path, snapshot, header.length);
+    return read_sections(path, snapshot,
+                         (struct state_reader){snapshot->bytes + sizeof(header), header.length});
 }
 
 static int check_trailer(const char *path, const struct snapshot_trailer *trailer,
@@ -197,6 +197,17 @@ int snapshot_open_folder(const char *folder, struct snapshot *ret_snapshot)
         snprintf(memory, PATH_MAX, "%s/" SNAPSHOT_MEMORY, folder) >= PATH_MAX)
         return fail(-ENAMETOOLONG, "%s: too long", folder);
     return snapshot_open(state, memory, ret_snapshot);
+}
+
+int snapshot_of_sections(uint8_t *sections, size_t length, uint64_t memory, struct snapshot *ret_snapshot)
+{
+    struct snapshot snapshot = {.memory_fd = -1, .memory = memory};
+    int r = read_sections("the state of the VM", &snapshot, (struct state_reader){sections, length});
+    if (r < 0)
+        return r;
+    snapshot.bytes = sections;
+    *ret_snapshot = snapshot;
+    return 0;
 }
 
 void snapshot_close(struct snapshot *snapshot)

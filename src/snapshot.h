@@ -59,6 +59,10 @@ struct snapshot {
  * of another kind of machine; or what open(2) says. All with a message. */
 int snapshot_open(const char *state_path, const char *memory_path, struct snapshot *ret_snapshot);
 int snapshot_open_folder(const char *folder, struct snapshot *ret_snapshot);
+
+/* One whose memory is there already: the sections that such a file would have, which it takes over. As
+ * snapshot_open(). */
+int snapshot_of_sections(uint8_t *sections, size_t length, uint64_t memory, struct snapshot *ret_snapshot);
 void snapshot_close(struct snapshot *snapshot);
 
 /* Takes the state out of snapshot->bytes, where there are trailer->state_length of it. `name` is for

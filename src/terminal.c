@@ -22,6 +22,11 @@ void terminal_restore(void)
     tcsetattr(STDIN_FILENO, TCSANOW, &saved_mode); /* async-signal-safe, as POSIX has it */
 }
 
+void terminal_forget(void)
+{
+    is_raw = 0;
+}
+
 static void restore_and_die(int number)
 {
     terminal_restore();

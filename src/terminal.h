@@ -8,6 +8,9 @@
 bool terminal_raw(void);
 void terminal_restore(void);
 
+/* In a copy of the process: the terminal is the other one's. */
+void terminal_forget(void);
+
 /* What the user asked for with Ctrl-A. */
 enum terminal_command { TERMINAL_NOTHING, TERMINAL_END, TERMINAL_POWER_BUTTON, TERMINAL_HELP };
 

@@ -68,6 +68,7 @@ static const struct row rows[] = {
     {METHOD_PUT, "vm", "power-button", "power_button", NULL, api_put_power_button, AFTER_START, NO_ID, true},
     {METHOD_PUT, "vm", "shutdown", "shutdown", &keys_shutdown_struct, api_put_shutdown, AFTER_START, NO_ID,
      true},
+    {METHOD_PUT, "vm", "fork", "fork", &keys_fork_struct, api_put_fork, AFTER_START, NO_ID, false},
     {METHOD_PUT, "vm", "reset", "reset", NULL, api_put_reset, AFTER_START, NO_ID, true},
     {METHOD_PATCH, "balloon", "statistics", "balloon", &keys_balloon_stats_struct, api_patch_balloon_stats,
      AFTER_START, NO_ID, false},

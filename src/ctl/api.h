@@ -41,6 +41,7 @@ struct ctl {
     struct api_pause *pausing;        /* requests that wait for the end of a pause */
     struct api_saving *saving;        /* the snapshot that is being written, or NULL */
     struct api_resetting *resetting;  /* a reset that waits for a pause, or NULL */
+    struct api_forking *forking;      /* copies that wait for a pause, or NULL */
     struct snapshot snapshot;         /* that the machine came from */
     uint64_t saving_begin_us;         /* when it, or the one before, was asked for */
     unsigned unlisted_nets;           /* cards of the machine before those of the keys */
@@ -122,6 +123,14 @@ bool api_reset_paused(struct ctl *ctl);
 /* The machine ends: a snapshot, or a reset, that waited for a pause will not be. */
 void api_saving_ended(struct ctl *ctl);
 void api_reset_ended(struct ctl *ctl);
+
+/* In a copy: goes on as a VM of its own. As api_start(). */
+int api_start_copy(struct api_call *call);
+
+/* api_fork.c; the other two as for a reset. */
+api_function api_put_fork;
+bool api_fork_paused(struct ctl *ctl);
+void api_fork_ended(struct ctl *ctl);
 
 /* keys_from_config.c: adds to `keys` what `config` has of machine, boot and disks; of cards; of a balloon.
  * -ENOMEM with a message. */

@@ -200,10 +200,12 @@ void api_state_changed(struct ctl *ctl, enum machine_state state)
     if (state == MACHINE_ENDING) {
         api_saving_ended(ctl);
         api_reset_ended(ctl);
+        api_fork_ended(ctl);
     }
     if (state != MACHINE_PAUSED && state != MACHINE_ENDING)
         return;
-    if (state == MACHINE_PAUSED && api_reset_paused(ctl) && machine_state(ctl->machine) != MACHINE_PAUSED)
+    if (state == MACHINE_PAUSED && (api_reset_paused(ctl) || api_fork_paused(ctl)) &&
+        machine_state(ctl->machine) != MACHINE_PAUSED)
         return; /* it goes on already, or has ended of it */
     bool resume = state == MACHINE_PAUSED && api_saving_paused(ctl) && !ctl->pausing;
     pause_ended(ctl, state == MACHINE_PAUSED);

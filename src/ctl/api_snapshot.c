@@ -206,6 +206,23 @@ int api_restore_base(struct api_call *call)
     return loaded(call, r, begin);
 }
 
+int api_start_copy(struct api_call *call)
+{
+    struct ctl *ctl = call->ctl;
+    const struct ctl_copy *copy = ctl->config.copy;
+    uint64_t begin = api_now_us();
+    config_free(&ctl->built);
+    int r = snapshot_make_config(&copy->machine->snapshot, ctl->base, &ctl->built);
+    for (unsigned i = 0; i < ctl->built.net_count; i++) /* who else is where the other VM is? */
+        ctl->built.nets[i].kind = NET_KIND_NONE;
+    ctl->built.copy = copy->machine;
+    ctl->built.stay_paused = !copy->run;
+    ctl->built.clock_catches_up = true;
+    if (r == 0)
+        r = run_built(ctl);
+    return loaded(call, r, begin);
+}
+
 /* From the command line's options and the request's wishes to what is to be run. */
 static int build(struct ctl *ctl, const struct keys_snapshot_load *wanted)
 {

@@ -257,7 +257,8 @@ static int open_metrics(struct ctl *ctl)
 static int open_socket(struct ctl *ctl)
 {
     const struct ctl_config *config = &ctl->config;
-    int r = control_socket_listen(config->socket_path, !config->firecracker, &ctl->socket);
+    int r = config->copy ? control_socket_adopt(config->copy->listen_fd, &ctl->socket)
+                         : control_socket_listen(config->socket_path, !config->firecracker, &ctl->socket);
     if (r == -EADDRINUSE && config->firecracker)
         return fail(r, "%sFailed to open the API socket at: %s. Check that it is not already used.",
                     ending_words(ctl), config->socket_path);
@@ -277,7 +278,7 @@ static int open_socket(struct ctl *ctl)
     };
     r = http_server_new(ctl->loop, &http, &ctl->http);
     if (r == 0)
-        ctl_log(ctl, false, "Listening on API socket (\"%s\").", config->socket_path);
+        ctl_log(ctl, false, "Listening on API socket (\"%s\").", ctl->socket.path);
     return r;
 }
 
@@ -339,11 +340,11 @@ static const char *without_start_words(const char *words)
 
 int ctl_start(struct ctl *ctl, enum machine_status *ret_blame)
 {
-    bool restores = ctl->base->restore;
-    if (!ctl->keys.boot_source && !restores)
+    bool restores = ctl->base->restore, copy = ctl->config.copy;
+    if (!ctl->keys.boot_source && !restores && !copy)
         return 0;
     struct api_call call = {.ctl = ctl};
-    int r = restores ? api_restore_base(&call) : api_start(&call);
+    int r = copy ? api_start_copy(&call) : restores ? api_restore_base(&call) : api_start(&call);
     *ret_blame = MACHINE_BAD_CONFIG;
     if (r < 0)
         (void)fail(r, "%s%s%s", ending_words(ctl),

@@ -8,8 +8,18 @@
 
 #include "loop/loop.h"
 #include "machine.h"
+#include "sec/sandbox.h"
 
 struct ctl;
+
+/* What a copy of the process begins with. */
+struct ctl_copy {
+    struct machine_copy *machine;
+    const char *id;
+    const struct sandbox_config *sandbox; /* by which this process is confined */
+    int listen_fd;                        /* its control socket, which listens */
+    bool run;                             /* or it stays paused */
+};
 
 struct ctl_config {
     const char *socket_path;   /* NULL: no socket, only the configuration file */
@@ -23,6 +33,10 @@ struct ctl_config {
     const char *log_path, *log_level, *log_module;
     bool log_show_level, log_show_origin;
     const char *metrics_path;
+    /* In a copy of the process that is to be a VM of its own: never returns. `config` is that of the other
+     * VM. */
+    void (*copied)(const struct ctl_config *config, const struct ctl_copy *copy);
+    const struct ctl_copy *copy; /* this process is one; NULL: it is none */
     /* Of the name firecracker alone. */
     bool pci_wanted;
     uint64_t start_us, start_cpu_us, parent_cpu_us; /* when the jailer started us; 0: not told */

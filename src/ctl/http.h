@@ -17,7 +17,7 @@
 #define HTTP_CONNECTIONS_MAX 64u
 
 /* Descriptors that may come with one request, by SCM_RIGHTS in any of its bytes. */
-#define HTTP_DESCRIPTORS_MAX 4u
+#define HTTP_DESCRIPTORS_MAX 64u
 
 struct http_server;
 

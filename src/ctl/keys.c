@@ -286,6 +286,10 @@ STRUCT(keys_snapshot_load, "LoadSnapshotConfig",
        FIELD(keys_snapshot_load, huge_pages, JSON_ENUM, JSON_DEFAULTED,
              .variants = VARIANTS("Snapshot", "None", "Transparent", "2M")));
 
+STRUCT(keys_fork, "ForkConfig", FIELD(keys_fork, count, JSON_U32, JSON_DEFAULTED, .fallback = 1),
+       FIELD(keys_fork, ids, JSON_STRINGS, JSON_DEFAULTED),
+       FIELD(keys_fork, resume_vm, JSON_BOOL, JSON_DEFAULTED, .fallback = 1));
+
 static const struct json_field keys_cpuid_register_fields[] = {
     {.name = "register",
      .kind = JSON_STRING,

@@ -167,6 +167,11 @@ struct keys_snapshot_load {
     struct json_number clock_realtime, huge_pages;
 };
 
+struct keys_fork {
+    struct json_number count, resume_vm;
+    struct json_list ids;
+};
+
 struct keys_cpuid_register {
     char *reg, *bitmap;
 };
@@ -191,7 +196,7 @@ extern const struct json_struct keys_rate_limiter_struct, keys_machine_struct, k
     keys_action_struct, keys_vm_struct, keys_shutdown_struct, keys_mmds_config_struct, keys_vsock_struct,
     keys_balloon_struct, keys_balloon_update_struct, keys_balloon_stats_struct, keys_hinting_struct,
     keys_pmem_struct, keys_pmem_update_struct, keys_memory_hotplug_struct, keys_memory_hotplug_update_struct,
-    keys_snapshot_create_struct, keys_snapshot_load_struct, keys_cpu_struct;
+    keys_snapshot_create_struct, keys_snapshot_load_struct, keys_fork_struct, keys_cpu_struct;
 
 /* The whole configuration: what a configuration file has and what GET /vm/config shows. */
 struct keys_config {

@@ -17,8 +17,7 @@ static int statm = -1;
 
 void metrics_open(void)
 {
-    if (statm < 0)
-        statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 }
 
 /* Bytes of the process that are resident; 0 where there is no /proc. */

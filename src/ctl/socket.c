@@ -112,6 +112,25 @@ int control_socket_listen(const char *path, bool replace, struct control_socket 
     return 0;
 }
 
+int control_socket_adopt(int fd, struct control_socket *ret_socket)
+{
+    struct sockaddr_un address = {0};
+    socklen_t length = sizeof(address) - 1;
+    struct control_socket found = {.fd = fd};
+    if (getsockname(fd, (struct sockaddr *)&address, &length) < 0)
+        return fail_errno(-errno, "the control socket that was handed in");
+    if (address.sun_family != AF_UNIX || address.sun_path[0] != '/')
+        return fail(-EINVAL, "the control socket that was handed in has no path");
+    if (listen(fd, BACKLOG) < 0) /* who connects is told that it is this process that listens */
+        return fail_errno(-errno, "the control socket that was handed in");
+    found.path = strdup(address.sun_path);
+    if (!found.path)
+        return fail(-ENOMEM, "no memory for the control socket");
+    identify(found.path, &found);
+    *ret_socket = found;
+    return 0;
+}
+
 void control_socket_remove(struct control_socket *socket)
 {
     struct control_socket there = {0};

@@ -17,5 +17,8 @@ struct control_socket {
  */
 int control_socket_listen(const char *path, bool replace, struct control_socket *ret_socket);
 
+/* One that listens already, made by whoever handed it in: its mode is theirs. -errno with a message. */
+int control_socket_adopt(int fd, struct control_socket *ret_socket);
+
 /* Removes the file and frees the path. What another has put at the path stays. */
 void control_socket_remove(struct control_socket *socket);

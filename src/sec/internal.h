@@ -17,6 +17,7 @@ void filter_name_thread(const char *name);
 /* /proc/self/task, for the report: opens it, and gives it or -1. */
 void tasks_open(void);
 int tasks_fd(void);
+void tasks_forget(void); /* it is closed */
 
 /* The ABI of Landlock that this kernel has, 0: none. */
 unsigned landlock_abi(void);

@@ -15,6 +15,11 @@ void tasks_open(void)
         tasks = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
+void tasks_forget(void)
+{
+    tasks = -1;
+}
+
 int tasks_fd(void)
 {
     return tasks;

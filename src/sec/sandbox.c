@@ -46,6 +46,7 @@ static struct {
     unsigned abi;    /* of Landlock */
     bool net;
     bool forks; /* a copy of the process writes snapshots */
+    bool copies;
     bool makes; /* and files may be made in one of the paths */
     struct sandbox_path paths[SANDBOX_PATHS_MAX];
     unsigned path_count;
@@ -209,6 +210,11 @@ bool sandbox_may_fork(void)
     return state.forks || !(state.layers & (1u << SANDBOX_SECCOMP));
 }
 
+bool sandbox_may_copy(void)
+{
+    return state.copies || !(state.layers & (1u << SANDBOX_SECCOMP));
+}
+
 bool sandbox_may_make_files(void)
 {
     return state.makes || !(state.layers & (1u << SANDBOX_SECCOMP));
@@ -219,6 +225,7 @@ int sandbox_close(const struct sandbox_config *config)
     state.layers = config->layers;
     state.net = config->net;
     state.forks = config->forks;
+    state.copies = config->copies;
     state.closed = true;
     if (SANITIZED) /* its run-time needs calls, files and memory that no list of ours has */
         state.layers &= 1u << SANDBOX_RING;
@@ -236,6 +243,11 @@ int sandbox_close(const struct sandbox_config *config)
         r = filter_catch(config);
     }
     return r;
+}
+
+void sandbox_copied(void)
+{
+    tasks_forget();
 }
 
 /* ---- 7: filters ---- */

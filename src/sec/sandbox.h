@@ -38,6 +38,7 @@ struct sandbox_config {
     unsigned path_count;
     bool opens_files;      /* the loop opens files later, or has a control socket */
     bool forks;            /* a copy of the process writes snapshots */
+    bool copies;           /* and others go on as VMs of their own */
     unsigned user, group;  /* to become; 0: as it is */
     bool net;              /* its network cards come and go on the host */
     int trap_status;       /* the process's exit status after a call that is not allowed */
@@ -72,6 +73,10 @@ int sandbox_close(const struct sandbox_config *config);
  * copied. Ends the process if it fails. Nothing before sandbox_close(). */
 void sandbox_thread(enum sandbox_role role, const char *name);
 
+/* In a copy of a process that is confined, before it makes a thread: it is confined as well, and what it
+ * knows of the other one's threads is forgotten. */
+void sandbox_copied(void);
+
 /* ---- What is in force ---- */
 
 struct sandbox_layer_report {
@@ -95,6 +100,7 @@ struct sandbox_thread_report {
 /* What is left, after sandbox_close(): a copy of this process can be made (fork); files can be made, in the
  * folders that Landlock leaves. */
 bool sandbox_may_fork(void);
+bool sandbox_may_copy(void); /* and the copy can be a VM of its own */
 bool sandbox_may_make_files(void);
 
 /* Path `index` of those that were left, or NULL: there are no more. */

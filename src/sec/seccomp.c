@@ -42,11 +42,18 @@ static void put_pid(const struct filter *filter)
 
 void filter_choose(const struct sandbox_config *config, bool makes)
 {
-    const struct filter loops[4][2] = {{FILTER(loop), FILTER(loop_net)},
+    const struct filter loops[6][2] = {{FILTER(loop), FILTER(loop_net)},
                                        {FILTER(loop_files), FILTER(loop_files_net)},
                                        {FILTER(loop_forks), FILTER(loop_forks_net)},
-                                       {FILTER(loop_makes), FILTER(loop_makes_net)}};
-    chosen[SANDBOX_LOOP] = loops[makes ? 3 : config->forks ? 2 : config->opens_files ? 1 : 0][config->net];
+                                       {FILTER(loop_makes), FILTER(loop_makes_net)},
+                                       {FILTER(loop_copies), FILTER(loop_copies_net)},
+                                       {FILTER(loop_copies_makes), FILTER(loop_copies_makes_net)}};
+    unsigned wanted = config->copies        ? 4u + makes
+                      : makes               ? 3
+                      : config->forks       ? 2
+                      : config->opens_files ? 1
+                                            : 0;
+    chosen[SANDBOX_LOOP] = loops[wanted][config->net];
     chosen[SANDBOX_VCPU] = FILTER(vcpu);
     chosen[SANDBOX_OPENER] = FILTER(opener);
     for (unsigned role = 0; role < SANDBOX_ROLES; role++)

@@ -4,66 +4,8 @@
 set -euo pipefail
 . test/tap.sh
 
-build=$(cd "${BUILD:-build}" && pwd)
-counter=$build/test/guest/counter
-work=$(mktemp -d)
-export VOLT_RUNTIME_DIR=$work/run STELLARIUM_STORE=$work/store
-# shellcheck disable=SC2317 # called by the trap
-clean_up()
-{
-    local socket
-    for socket in "$work"/run/*.sock; do
-        [ ! -S "$socket" ] || ctl stop --force "$(basename "$socket" .sock)" 2>/dev/null || true
-    done
-    ! mountpoint -q "$work/small" || umount "$work/small"
-    [ ! -e "$work/pool" ] || cat "$work/pool" >/proc/sys/vm/nr_hugepages
-    rm -rf "$work"
-}
-trap clean_up EXIT
-cd "$work"
+. test/guest/counter.sh
 mkdir small
-
-ctl()
-{
-    timeout 60 "$build/voltctl" "$@"
-}
-
-# The last round that VM $1 has said; 0 before the first.
-round()
-{
-    local said
-    said=$(tr -d '\r' <"run/$1.console" | sed -n 's/^round \([0-9]*\)$/\1/p' | tail -n 1)
-    echo "${said:-0}"
-}
-
-# counts NAME FROM: comes to a round beyond FROM, and finds nothing wrong.
-counts()
-{
-    local i
-    for ((i = 0; i < 600; i++)); do
-        if grep -q FAILED "run/$1.console"; then break; fi
-        [ "$(round "$1")" -le "$2" ] || return 0
-        sleep 0.05
-    done
-    echo "$1 does not count beyond $2:"
-    tail -n 5 "run/$1.console" "run/$1.log"
-    return 1
-}
-
-# start NAME WORDS OPTION...: the counter, until it has counted a little. A VM that an earlier test left is ended.
-start()
-{
-    local name=$1 words=$2
-    shift 2
-    end "$name"
-    ctl start "$name" --kernel "$counter" --cmdline "$words" --memory 32M "$@"
-    counts "$name" 2
-}
-
-end()
-{
-    ctl stop --force "$1" 2>/dev/null || true
-}
 
 # restore NAME DIR OPTION...
 restore()
@@ -76,15 +18,6 @@ restore()
 no_leftovers()
 {
     [ -z "$(find "$1" -name '*.new-*')" ] || { ls -la "$1" && return 1; }
-}
-
-# refused WORDS COMMAND...: fails, and says so.
-refused()
-{
-    local words=$1
-    shift
-    if "$@" >said 2>&1; then echo "not refused: $*" && return 1; fi
-    grep -q "$words" said || { cat said && return 1; }
 }
 
 goes_on_and_comes_back()
@@ -149,11 +82,6 @@ stays_paused()
     ctl resume vm
     counts vm "$(round vm)"
     end vm
-}
-
-request() # NAME METHOD PATH BODY
-{
-    curl -s --unix-socket "run/$1.sock" -X "$2" "http://localhost$3" -d "$4"
 }
 
 # By requests: paused first, with the configuration to be seen, and resumed later.
@@ -232,11 +160,6 @@ a_file_too_long()
     [ ! -e snap-limit ]
     counts limited "$(round limited)"
     end limited
-}
-
-vmm_pid()
-{
-    ctl --json list | sed -n "s/.*\"name\":\"$1\".*\"pid\":\([0-9]*\).*/\1/p"
 }
 
 # The child that writes, stopped before it is done.
@@ -383,17 +306,6 @@ P
     end copy
 }
 
-# True if the pool has the pages of a VM, which are added where that is allowed and taken away at the end.
-huge_pages()
-{
-    local pool=/proc/sys/vm/nr_hugepages
-    if [ "$(awk '/HugePages_Free/ { print $2 }' /proc/meminfo)" -lt 16 ] && [ -w $pool ]; then
-        [ -e "$work/pool" ] || cp $pool "$work/pool"
-        echo $(($(cat $pool) + 16)) >$pool
-    fi
-    [ "$(awk '/HugePages_Free/ { print $2 }' /proc/meminfo)" -ge 16 ]
-}
-
 memory_of_all_kinds()
 {
     local option
@@ -418,13 +330,6 @@ memory_of_all_kinds()
 stored()
 {
     find store/objects -type f -printf '%s\n' | awk '{ n += $1 } END { print int(n / 1048576) }'
-}
-
-new_store()
-{
-    chmod -R u+w store 2>/dev/null || true
-    rm -rf store
-    "$build/stellarium" init >/dev/null
 }
 
 in_the_store()

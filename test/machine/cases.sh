@@ -559,6 +559,52 @@ snapshots()
     expect_clean_fs
 }
 
+# Until copy $1 has ended by itself, content.
+copy_ended()
+{
+    tries=0
+    while [ -S "run/$1.sock" ]; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 600 ] || { echo "$1 does not end:" && tail "run/$1.console" "run/$1.log" && return 1; }
+        sleep 0.1
+    done
+    tr -d '\r' <"run/$1.console" >console.text
+    tail -n 3 "run/$1.console" "run/$1.log"
+    no_bad
+    grep -q "the guest powered off" "run/$1.log"
+    expect_fact "done" steps
+    expect_fact stalls 0
+}
+
+# Copies of a machine that runs from a volume, and a copy of a copy, all writing to their disks: CPUS.
+forks()
+{
+    fresh_root
+    rm -rf store volume run socket checked
+    mkdir run
+    export STELLARIUM_STORE="$work/store" VOLT_RUNTIME_DIR="$work/run" TMPDIR="$work"
+    "$payload/stellarium" init
+    "$payload/stellarium" import root plain
+    "$payload/stellarium" clone plain volume
+    start "steps 12" --volume volume --cpus "$1" --api-sock socket --allow-fork
+    wait_for "step=3" || give_up
+    "$payload/voltctl" fork ./socket one two || give_up
+    "$payload/voltctl" fork one three || give_up
+    finish
+    expect_status 0
+    no_bad
+    expect_fact "done" steps
+    expect_fact stalls 0
+    expect_fact reseeded 0
+    for copy in one two three; do
+        copy_ended "$copy"
+        [ "$kernel" != ours ] || [ "$(fact reseeded)" -ge 1 ] || { echo "$copy has the random numbers of another" && return 1; }
+    done
+    "$payload/stellarium" commit volume checked
+    "$payload/stellarium" export checked root
+    expect_clean_fs
+}
+
 # Back to a snapshot, in place: CPUS TIMES.
 resets()
 {
@@ -666,6 +712,8 @@ main_group()
     tap_run "5 snapshots, each restored, 1 CPU" snapshots 1 5 256
     tap_run "3 snapshots, each restored, 4 CPUs" snapshots 4 3 256
     tap_run "a snapshot, restored, memory on both sides of the gap" snapshots 2 1 3584
+    tap_run "forks of a running machine, 1 CPU" forks 1
+    tap_run "forks of a running machine, 2 CPUs" forks 2
     tap_run "20 resets to a snapshot, 1 CPU" resets 1 20
     tap_run "20 resets to a snapshot, 2 CPUs" resets 2 20
 }
@@ -682,6 +730,7 @@ ours_group()
     tap_run "ours kernel: memory of 64 MiB" memory 64
     tap_run "ours kernel: memory that the guest frees comes back, in 4 KiB pages" memory_comes_back 64 --thp off
     tap_run "ours kernel: memory of 5120 MiB" memory 5120
+    tap_run "ours kernel: forks of a running machine" forks 1
     tap_run "ours kernel: 3 snapshots, each restored" snapshots 1 3 128
 }
 

@@ -7,7 +7,7 @@ build=${BUILD:-build}
 make -s all images guests
 payload=$(mktemp -d)
 trap 'rm -rf "$payload"' EXIT
-cp "$build/volt-vmm" "$build/voltctl" "$build/guest/vmlinuz" "$build/guest/initrd.cpio" \
+cp "$build/volt-vmm" "$build/voltctl" "$build/stellarium" "$build/guest/vmlinuz" "$build/guest/initrd.cpio" \
     "$build/test/guest/hostile" $here/cases.sh "$payload/"
 guest/image/make-image.sh --init "$build/guest/volt-init" --add $here/inside:/usr/bin/inside --size 48M "$payload/rootfs.ext4"
 groups=(${TAP_ONLY:+"only=$TAP_ONLY"} boot tiny main)

@@ -4,6 +4,6 @@ EVIL := $(BUILD)/test/sec/evil-vmm
 .PHONY: sec-tests
 sec-tests: $(EVIL)
 
-$(EVIL): $(BUILD)/test/sec/evil.o $(VMM_OBJ) $(LIB)
+$(EVIL): $(BUILD)/test/sec/evil.o $(BUILD)/test/sec/acts.o $(VMM_OBJ) $(LIB)
 	$(SAY) LD $@
 	$(Q)$(CC) $(STATIC) $(LDFLAGS) -Wl,--wrap=confine_loop,--wrap=confine_vcpu,--wrap=loop_new $^ $(LIBS) -o $@

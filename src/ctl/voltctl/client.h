@@ -22,7 +22,7 @@ void client_close(struct client *client);
 int client_request(struct client *client, const char *method, const char *path, const char *body,
                    struct text *answer);
 
-#define CLIENT_DESCRIPTORS_MAX 4u
+#define CLIENT_DESCRIPTORS_MAX 64u
 
 struct client_request {
     const char *method, *path, *body; /* body: NULL: none */

@@ -23,6 +23,8 @@ static const struct command {
     {"restore", "NAME FROM [OPTION...]", "start a VM that goes on from a snapshot, with options of volt-vmm",
      do_restore, true},
     {"reset", "NAME", "take it back to the snapshot that it came from", do_reset, true},
+    {"fork", "NAME [COPY...]", "make running copies of it, which share its memory until they write", do_fork,
+     true},
     {"pause", "NAME", "stop its CPUs and devices", do_pause, true},
     {"resume", "NAME", "let it go on", do_resume, true},
     {"balloon", "NAME [SIZE]", "how much memory its guest is to give up", do_balloon, true},
@@ -34,7 +36,7 @@ static const struct command {
     {"rm", "NAME", "remove what a VM that has ended left behind", do_rm, true},
 };
 
-enum { OPTION_FORCE = 0x100, OPTION_CONSOLE, OPTION_STORE };
+enum { OPTION_FORCE = 0x100, OPTION_CONSOLE, OPTION_STORE, OPTION_PAUSED };
 
 static const struct argp_option options[] = {
     {"dir", 'd', "DIR", 0, "where the sockets are ($VOLT_RUNTIME_DIR, $XDG_RUNTIME_DIR/volt, or /run/volt)",
@@ -43,6 +45,8 @@ static const struct argp_option options[] = {
     {"timeout", 't', "SECONDS", 0, "stop: how long the guest may take (default 30)", 0},
     {"force", OPTION_FORCE, NULL, 0, "stop: do not ask the guest", 0},
     {"cas-store", OPTION_STORE, "DIR", 0, "snapshot, restore: the store of cas:NAME ($STELLARIUM_STORE)", 0},
+    {"count", 'n', "N", 0, "fork: so many copies, NAME-1 and on (default 1)", 0},
+    {"paused", OPTION_PAUSED, NULL, 0, "fork: the copies stay paused (voltctl resume)", 0},
     {"console", OPTION_CONSOLE, NULL, 0, "logs: the guest's console", 0},
     {0},
 };
@@ -60,13 +64,13 @@ static const struct command *find_command(const char *name)
     return NULL;
 }
 
-static int set_timeout(unsigned *to, const char *text)
+static int set_number(const char *option, unsigned *to, const char *text)
 {
     char *end = NULL;
     errno = 0;
     unsigned long value = strtoul(text, &end, 10);
     if (errno || end == text || *end || text[0] == '-' || value > 1000000)
-        return fail(-EINVAL, "--timeout '%s': give seconds, at most 1000000", text);
+        return fail(-EINVAL, "--%s '%s': give a number, at most 1000000", option, text);
     *to = (unsigned)value;
     return 0;
 }
@@ -81,6 +85,11 @@ static int take_argument(struct parsing *parsing, struct argp_state *state, char
     voltctl_command *run = parsing->command->run;
     bool worded = run == do_balloon || run == do_snapshot || run == do_restore;
     bool second = worded && invocation->name && !invocation->word;
+    if (run == do_fork && invocation->name) { /* the copies' names */
+        invocation->rest = state->argv + state->next - 1;
+        state->next = state->argc;
+        return 0;
+    }
     if (!parsing->command->named || (invocation->name && !second))
         return fail(-EINVAL, "%s: '%s' is too much", parsing->command->name, argument);
     if (second)
@@ -102,7 +111,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     switch (key) {
     case 'd': invocation->directory = argument; break;
     case 'j': invocation->json = true; break;
-    case 't': r = set_timeout(&invocation->timeout_seconds, argument); break;
+    case 't': r = set_number("timeout", &invocation->timeout_seconds, argument); break;
+    case 'n': r = set_number("count", &invocation->count, argument); break;
+    case OPTION_PAUSED: invocation->paused = true; break;
     case OPTION_FORCE: invocation->force = true; break;
     case OPTION_CONSOLE: invocation->console = true; break;
     case OPTION_STORE: invocation->store = argument; break;

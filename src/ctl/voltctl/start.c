@@ -77,19 +77,6 @@ static int wait_for_start(const struct invocation *invocation, pid_t pid, int lo
     }
 }
 
-static int open_file(const struct invocation *invocation, const char *suffix, int *ret_fd)
-{
-    char path[PATH_MAX];
-    int r = vm_file(invocation, suffix, path);
-    if (r < 0)
-        return r;
-    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
-        return fail_errno(-errno, "%s", path);
-    *ret_fd = fd;
-    return 0;
-}
-
 static int spawn(const struct invocation *invocation)
 {
     char vmm[PATH_MAX], socket[PATH_MAX];
@@ -102,9 +89,9 @@ static int spawn(const struct invocation *invocation)
         return fail(-ENOMEM, "no memory");
     int r = vm_file(invocation, ".sock", socket);
     if (r == 0)
-        r = open_file(invocation, ".console", &console);
+        r = vm_open_file(invocation, ".console", &console);
     if (r == 0)
-        r = open_file(invocation, ".log", &log);
+        r = vm_open_file(invocation, ".log", &log);
     if (r < 0)
         return r;
     find_vmm(vmm);

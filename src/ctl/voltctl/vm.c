@@ -2,6 +2,7 @@
 #include "ctl/ctl.h"
 #include "ctl/voltctl/voltctl.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,6 +18,19 @@ int vm_file(const struct invocation *invocation, const char *suffix, char ret_pa
         length = snprintf(ret_path, PATH_MAX, "%s/%s%s", invocation->directory, invocation->name, suffix);
     }
     return length < PATH_MAX ? 0 : fail(-ENAMETOOLONG, "%s: too long", invocation->name);
+}
+
+int vm_open_file(const struct invocation *invocation, const char *suffix, int *ret_fd)
+{
+    char path[PATH_MAX];
+    int r = vm_file(invocation, suffix, path);
+    if (r < 0)
+        return r;
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return fail_errno(-errno, "%s", path);
+    *ret_fd = fd;
+    return 0;
 }
 
 int vm_connect(const struct invocation *invocation, struct client *ret_client)

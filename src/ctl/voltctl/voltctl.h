@@ -13,12 +13,16 @@ struct invocation {
     const char *word;      /* after the name: the balloon's size, a snapshot's folder; NULL: not given */
     const char *store;     /* of snapshots in it; NULL: $STELLARIUM_STORE */
     char **rest;           /* what follows, NULL at the end */
-    bool json, force, console;
+    bool json, force, console, paused;
+    unsigned count; /* of copies; 0: not given */
     unsigned timeout_seconds;
 };
 
 /* Names of files that belong to the VM. -EINVAL or -ENAMETOOLONG with a message. */
 int vm_file(const struct invocation *invocation, const char *suffix, char ret_path[PATH_MAX]);
+
+/* Makes one of them anew, or empties it. -errno with a message. */
+int vm_open_file(const struct invocation *invocation, const char *suffix, int *ret_fd);
 
 /* Connects to the VM's socket, or says what is wrong with it. */
 int vm_connect(const struct invocation *invocation, struct client *ret_client);
@@ -26,4 +30,4 @@ int vm_connect(const struct invocation *invocation, struct client *ret_client);
 /* Each returns 0, or a negative errno with a message. */
 typedef int voltctl_command(const struct invocation *invocation);
 voltctl_command do_list, do_start, do_stop, do_pause, do_resume, do_config, do_metrics, do_sandbox, do_events,
-    do_logs, do_rm, do_balloon, do_snapshot, do_restore, do_reset;
+    do_logs, do_rm, do_balloon, do_snapshot, do_restore, do_reset, do_fork;

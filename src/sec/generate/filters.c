@@ -11,12 +11,14 @@
 #include <asm/ioctls.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/futex.h>
 #include <linux/if_tun.h>
 #include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/netlink.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <linux/sockios.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -24,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -34,6 +37,7 @@
 #define NET    (1u << 9)  /* of a loop whose network cards come and go on the host */
 #define FORKS  (1u << 10) /* of a loop with a control socket: a copy of the process writes snapshots */
 #define MAKES  (1u << 11) /* and of one that may make files for them */
+#define COPIES (1u << 12) /* and of one whose copies go on as VMs of their own */
 
 #define CONDITIONS_MAX 3
 
@@ -270,6 +274,58 @@ static const struct rule rules[] = {
     IF(LOOP | MAKES, openat, NONE_OF(2, O_TMPFILE & ~O_DIRECTORY)),
     ANY(LOOP | MAKES, renameat),
 
+    /* ---- Forks: a copy of the process makes a VM of its own, and its threads, under this filter ---- */
+
+    /* The VM: around memory that it has, on the descriptor of /dev/kvm that it has. */
+    IOCTL(LOOP | COPIES, KVM_CREATE_VM),
+    IOCTL(LOOP | COPIES, KVM_ENABLE_CAP),
+    IOCTL(LOOP | COPIES, KVM_SET_IDENTITY_MAP_ADDR),
+    IOCTL(LOOP | COPIES, KVM_SET_TSS_ADDR),
+    IOCTL(LOOP | COPIES, KVM_SET_USER_MEMORY_REGION),
+    IOCTL(LOOP | COPIES, KVM_CREATE_IRQCHIP),
+    IOCTL(LOOP | COPIES, KVM_CREATE_PIT2),
+    IOCTL(LOOP | COPIES, KVM_GET_VCPU_MMAP_SIZE),
+    IOCTL(LOOP | COPIES, KVM_GET_SUPPORTED_CPUID),
+    IOCTL(LOOP | COPIES, KVM_CREATE_VCPU),
+    IOCTL(LOOP | COPIES, KVM_SET_CPUID2),
+    IOCTL(LOOP | COPIES, KVM_IOEVENTFD),
+    IOCTL(LOOP | COPIES, KVM_REGISTER_COALESCED_MMIO),
+    /* Its vCPUs' threads, which begin under the loop's filter and then put on their own. */
+    IF(LOOP | COPIES, clone,
+       IS(0, CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |
+                 CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID)),
+    IF(LOOP | COPIES, prctl, IS(0, PR_SET_NAME)),
+    IF(LOOP | COPIES, seccomp, IS(0, SECCOMP_SET_MODE_FILTER), IS(1, 0)),
+    ANY(LOOP | COPIES, rseq),
+    IF(LOOP | COPIES, rt_sigaction, IS(0, 34 /* SIGRTMIN of glibc: the kick */)),
+    IOCTL(LOOP | COPIES, KVM_RUN),
+    IOCTL(LOOP | COPIES, KVM_KVMCLOCK_CTRL),
+    /* Which signals end it, and a reader that goes away is no signal. */
+    IF(LOOP | COPIES, rt_sigaction, IS(0, SIGHUP)),
+    IF(LOOP | COPIES, rt_sigaction, IS(0, SIGPIPE)),
+    /* The kick by a timer, which the kernel lets reach threads of its own process alone: the number of the
+     * process that may be sent signals to is the parent's. */
+    ANY(LOOP | COPIES, timer_create),
+    ANY(LOOP | COPIES, timer_settime),
+    /* A loop of its own. */
+    ANY(LOOP | COPIES, io_uring_setup),
+    IF(LOOP | COPIES, io_uring_register, IS(1, IORING_REGISTER_RESTRICTIONS)),
+    IF(LOOP | COPIES, io_uring_register, IS(1, IORING_REGISTER_ENABLE_RINGS)),
+    IF(LOOP | COPIES, io_uring_register, IS(1, IORING_REGISTER_RING_FDS)),
+    ANY(LOOP | COPIES, epoll_create1),
+    /* How old is this kernel? libev asks. */
+    ANY(LOOP | COPIES, uname),
+    /* Its standard input, output and error, and where its control socket is. */
+    ANY(LOOP | COPIES, dup2),
+    ANY(LOOP | COPIES, getsockname),
+    ANY(LOOP | COPIES, listen),
+    /* What was written to its disks, in files that were handed in. */
+    IOCTL(LOOP | COPIES, FICLONE),
+    ANY(LOOP | COPIES, ftruncate),
+    ANY(LOOP | COPIES, copy_file_range),
+    /* Is a copy still there? The descriptor of its process. */
+    ANY(LOOP | COPIES, pidfd_open),
+
     /* Answers, and the log where standard error is a socket. Without an address: to who is connected. */
     IF(LOOP | VCPU | OPENER, sendto, NO_POINTER(4)),
     ANY(LOOP, recvfrom),
@@ -298,7 +354,7 @@ static const struct rule rules[] = {
     IOCTL(LOOP | NET, SIOCGIFMTU),
 };
 
-#define CHOICES (FILES | NET | FORKS | MAKES)
+#define CHOICES (FILES | NET | FORKS | MAKES | COPIES)
 
 /* True if the rule is one of a thread with `role`, and the choices that it has. */
 static bool applies(const struct rule *rule, unsigned role, unsigned choices)
@@ -326,6 +382,8 @@ static scmp_filter_ctx make_filter(unsigned role, unsigned choices)
             fail_if(seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, rules[i].call, rules[i].count,
                                            rules[i].conditions),
                     "a rule");
+    if (choices & COPIES) /* glibc then starts a thread by clone(), whose flags can be looked at */
+        fail_if(seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0), "no clone3");
     return filter;
 }
 
@@ -380,6 +438,10 @@ int main(void)
         {"loop_forks_net", LOOP, FILES | FORKS | NET},
         {"loop_makes", LOOP, FILES | FORKS | MAKES},
         {"loop_makes_net", LOOP, FILES | FORKS | MAKES | NET},
+        {"loop_copies", LOOP, FILES | FORKS | COPIES},
+        {"loop_copies_net", LOOP, FILES | FORKS | COPIES | NET},
+        {"loop_copies_makes", LOOP, FILES | FORKS | COPIES | MAKES},
+        {"loop_copies_makes_net", LOOP, FILES | FORKS | COPIES | MAKES | NET},
         {"vcpu", VCPU, 0},
         {"opener", OPENER, 0},
     };
