@@ -34,7 +34,7 @@ guest()
     cp "$payload/rootfs.ext4" "$name.root"
     # shellcheck disable=SC2086 # words
     timeout "${limit:-400}" "$payload/volt-vmm" $boot --rootfs "$name.root" --serial "file=$name.console" --memory 192M \
-        --append "rw volt.run=\"inside-net $case\" ${append:-}" --id "$name" "$@" >"$name.log" 2>&1 </dev/null &
+        --append "${root_mode-rw} volt.run=\"inside-net $case\" ${append:-}" --id "$name" "$@" >"$name.log" 2>&1 </dev/null &
     eval "${name}_pid=$!"
 }
 
@@ -180,6 +180,76 @@ C
     grep -q 'address=10.9.0.5' seven.text
 }
 
+# line NAME TEXT: the console has this line.
+line()
+{
+    grep -qxF "$2" "$1.text" || { echo "no line '$2'" && return 1; }
+}
+
+set_up_by_the_command_line()
+{
+    append="ip=10.9.0.2:::24:vm.lan:eth0:off:10.9.0.53 ip=[fd09::2]::[fd09::1]:64::eth0:off nameserver=[fd09::53] \
+rd.route=192.168.77.0/24:10.9.0.9 volt.serve=1" guest words configured --net bridge=volt0
+    await words ready=1
+    ping -c 2 -W 2 10.9.0.2
+    ping -6 -c 2 -W 2 fd09::2
+    echo | socat -u - TCP:10.9.0.2:9002
+    finish words
+    expect words ping=ok ping6=ok done=configured
+    line words "eth0=10.9.0.2/24 "
+    line words "eth0_6=fd09::2/64 "
+    line words "hostname=vm"
+    line words "resolver=nameserver 10.9.0.53 nameserver fd09::53 "
+    line words "routes=192.168.77.0/24 via 10.9.0.9 dev eth0,"
+    line words "routes6=default via fd09::1"
+}
+
+several_by_the_command_line()
+{
+    append="ip=10.9.0.3::10.9.0.1:24::eth1:off ip=dhpc ip=10.9.0.2::10.9.0.1:255.255.255.0 ip=10.9.0.9:::24::eth9:off \
+ip=10.9.0.2:::24::eth1 nameserver=none rd.route=1.2.3.0/24:9.9.9.9:eth7" root_mode='' \
+        guest both configured --net bridge=volt0 --net bridge=volt0
+    finish both
+    expect both ping=ok done=configured
+    line both "eth0=10.9.0.2/24 "
+    line both "hostname=volt"
+    grep -q "^eth1=10.9.0.3/24" both.text
+    line both "volt-init: ip=: 'dhpc' is not a way to an address (dhcp, on, any, auto6, off, none)"
+    line both "volt-init: ip=: there is no network card eth9"
+    line both "volt-init: nameserver=none: no address"
+    line both "volt-init: rd.route=1.2.3.0/24:9.9.9.9:eth7: No such device"
+    line both "routes=default via 10.9.0.1 dev eth0,default via 10.9.0.1 dev eth1  metric 1025,"
+}
+
+# On a root that cannot be written to.
+dhcp_by_the_command_line()
+{
+    cat >udhcpd.conf <<C
+start 10.9.0.50
+end 10.9.0.60
+interface volt0
+lease_file $work/leases
+opt subnet 255.255.255.0
+opt router 10.9.0.1
+opt dns 10.9.0.53 10.9.0.54
+opt domain lan.example
+C
+    : >leases
+    udhcpd -f udhcpd.conf >/dev/null 2>&1 &
+    server=$!
+    append="ip=dhcp nameserver=9.9.9.9" root_mode=ro guest lease configured --net bridge=volt0
+    finish lease
+    kill "$server"
+    expect lease ping=ok clients=1 done=configured
+    grep -q "^eth0=10.9.0.5[0-9]/24 " lease.text
+    line lease "resolver=search lan.example nameserver 9.9.9.9 nameserver 10.9.0.53 nameserver 10.9.0.54 "
+    line lease "routes=default via 10.9.0.1 dev eth0,"
+    append="ip=dhcp" guest silence configured --net bridge=volt0
+    finish silence
+    line silence "volt-init: eth0: no answer by DHCP"
+    expect silence clients=0 done=configured
+}
+
 several()
 {
     guest eight many --net bridge=volt0,mac=02:00:00:00:00:01 --net bridge=volt0,mac=02:00:00:00:00:02,queues=4 --net bridge=volt0
@@ -209,6 +279,9 @@ tap_run "net: the same with four queues, an MTU of 1500 and 10 MB" everything_th
 tap_run "net: guest to guest" guest_to_guest
 tap_run "net: several cards" several
 tap_run "net: DHCP" dhcp
+tap_run "net: volt-init sets up ip=, IPv4 and IPv6" set_up_by_the_command_line
+tap_run "net: volt-init sets up several cards, and says what is wrong" several_by_the_command_line
+tap_run "net: volt-init asks by DHCP" dhcp_by_the_command_line
 tap_run "net: killed, it leaves nothing" killed
 tap_run "net: no such bridge" refusals
 tap_run "net: the carrier follows TAP and bridge" carrier_follows
