@@ -56,11 +56,12 @@ static int add_drive(struct sandbox_config *wanted, const struct config *config,
     return sandbox_add_path(wanted, &(struct sandbox_path){.path = path, .writable = !drive->read_only});
 }
 
-/* A TAP that is made anew on the host is opened again. */
+/* A TAP that is made anew on the host is opened again. A descriptor and passt need nothing later. */
 static int add_nets(struct sandbox_config *wanted, const struct config *config)
 {
     for (unsigned i = 0; i < config->net_count; i++)
-        wanted->net = wanted->net || config->nets[i].kind != NET_KIND_FD;
+        wanted->net =
+            wanted->net || config->nets[i].kind == NET_KIND_TAP || config->nets[i].kind == NET_KIND_BRIDGE;
     return wanted->net
                ? sandbox_add_path(
                      wanted, &(struct sandbox_path){.path = "/dev/net/tun", .writable = true, .device = true})

@@ -1,6 +1,7 @@
 #include "net/config.h"
 
 #include "net/link.h"
+#include "net/passt.h"
 #include "net/tap.h"
 
 #include <ctype.h>
@@ -79,6 +80,35 @@ static int take_fds(struct net_config *config, char *list)
     return 0;
 }
 
+static int take_passt(struct net_config *config, const char *socket)
+{
+    config->kind = NET_KIND_PASST;
+    if (strcmp(socket, "auto") == 0)
+        return 0;
+    if (!socket[0] || strlen(socket) >= sizeof(config->socket))
+        return fail(-EINVAL, "--net passt=%s: give auto, or the path of passt's socket (1 to %u characters)",
+                    socket, NET_SOCKET_MAX - 1);
+    snprintf(config->socket, sizeof(config->socket), "%s", socket);
+    return 0;
+}
+
+/* What the ports mean is passt's to say. Commas divide our own words: give the option again instead. */
+static int take_forward(struct net_config *config, const char *key, const char *ports)
+{
+    if (config->kind != NET_KIND_PASST || config->socket[0])
+        return fail(-EINVAL, "--net %s=%s: only passt=auto forwards ports", key, ports);
+    if (config->forward_count == NET_FORWARDS_MAX)
+        return fail(-EINVAL, "--net: more than %u forwards", NET_FORWARDS_MAX);
+    struct net_forward *forward = &config->forwards[config->forward_count];
+    if (!isalnum((unsigned char)ports[0]) || strlen(ports) >= sizeof(forward->ports) ||
+        ports[strspn(ports, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.:/%-~_")])
+        return fail(-EINVAL, "--net %s=%s: give ports as passt(1) does, as in 8080:80", key, ports);
+    forward->udp = key[0] == 'u';
+    snprintf(forward->ports, sizeof(forward->ports), "%s", ports);
+    config->forward_count++;
+    return 0;
+}
+
 static int take_kind(struct net_config *config, const char *key, char *value)
 {
     if (strcmp(key, "tap") == 0) {
@@ -93,7 +123,9 @@ static int take_kind(struct net_config *config, const char *key, char *value)
         config->kind = NET_KIND_FD;
         return take_fds(config, value);
     }
-    return fail(-EINVAL, "--net %s: begin with tap=NAME, fd=N or bridge=NAME", key);
+    if (strcmp(key, "passt") == 0)
+        return take_passt(config, value);
+    return fail(-EINVAL, "--net %s: begin with tap=NAME, fd=N, bridge=NAME or passt=auto", key);
 }
 
 static int take_setting(struct net_config *config, const char *key, const char *value)
@@ -104,6 +136,10 @@ static int take_setting(struct net_config *config, const char *key, const char *
     }
     if (strcmp(key, "mtu") == 0)
         return number(key, value, 68, 65535, &config->mtu);
+    if (strcmp(key, "tcp") == 0 || strcmp(key, "udp") == 0)
+        return take_forward(config, key, value);
+    if (strcmp(key, "queues") == 0 && config->kind == NET_KIND_PASST)
+        return fail(-EINVAL, "--net passt=: it has one queue");
     if (strcmp(key, "queues") == 0)
         return config->kind == NET_KIND_FD
                    ? fail(-EINVAL, "--net fd=: give a descriptor for each queue, as in fd=3:4")
@@ -118,7 +154,8 @@ static int take_setting(struct net_config *config, const char *key, const char *
     for (size_t i = 0; i < ARRAY_SIZE(limits); i++)
         if (strcmp(key, limits[i].key) == 0)
             return token_bucket_parse(key, value, limits[i].bucket);
-    return fail(-EINVAL, "--net: there is no '%s' (mac, mtu, queues, rx-bw, rx-ops, tx-bw, tx-ops)", key);
+    return fail(-EINVAL, "--net: there is no '%s' (mac, mtu, queues, tcp, udp, rx-bw, rx-ops, tx-bw, tx-ops)",
+                key);
 }
 
 int net_config_parse(const char *text, struct net_config *ret_config)
@@ -185,6 +222,10 @@ int net_port_open(const struct net_config *config, struct net_port *ret_port)
     int r;
     switch (config->kind) {
     case NET_KIND_FD: r = tap_adopt(config->fds, config->queues, &port.backend); break;
+    case NET_KIND_PASST:
+        r = passt_open(config, &port.backend);
+        port.mtu = NET_PASST_MTU;
+        break;
     case NET_KIND_BRIDGE:
         r = tap_open("volt%d", config->queues, port.name, &port.backend);
         if (r == 0) {

@@ -12,13 +12,27 @@ enum net_kind {
     NET_KIND_TAP,    /* tap=NAME: one that is there, or a new one that nobody has joined to anything */
     NET_KIND_FD,     /* fd=N: a descriptor handed in */
     NET_KIND_BRIDGE, /* bridge=NAME: a new TAP, a port of that bridge */
+    NET_KIND_PASST,  /* passt=SOCKET|auto: sockets of an ordinary user's */
+};
+
+#define NET_PASST_MTU    65520u /* passt's own: without offloads large frames do their work */
+#define NET_FORWARDS_MAX 16u
+#define NET_SOCKET_MAX   108u /* sizeof(struct sockaddr_un.sun_path) */
+
+/* Ports that lead into the guest, as passt(1) writes them: "8080:80". */
+struct net_forward {
+    bool udp;
+    char ports[64];
 };
 
 struct net_config {
     enum net_kind kind;
-    char target[IF_NAMESIZE]; /* the TAP or the bridge */
-    int fds[NET_PAIRS_MAX];   /* of NET_KIND_FD, one a queue pair; lent */
-    char id[65];              /* the API's iface_id; empty: none */
+    char target[IF_NAMESIZE];    /* the TAP or the bridge */
+    int fds[NET_PAIRS_MAX];      /* of NET_KIND_FD, one a queue pair; lent */
+    char socket[NET_SOCKET_MAX]; /* of NET_KIND_PASST; empty: one is started */
+    struct net_forward forwards[NET_FORWARDS_MAX];
+    unsigned forward_count;
+    char id[65]; /* the API's iface_id; empty: none */
     bool has_mac;
     uint8_t mac[ETH_ALEN];
     unsigned mtu;    /* 0: the link's own */
@@ -27,8 +41,8 @@ struct net_config {
 };
 
 /* Reads
- * "tap=NAME|fd=N[:N...]|bridge=NAME[,mac=MAC][,mtu=N][,queues=N][,rx-bw=][,rx-ops=][,tx-bw=][,tx-ops=]".
- * -EINVAL with a message. */
+ * "tap=NAME|fd=N[:N...]|bridge=NAME|passt=SOCKET|auto[,mac=MAC][,mtu=N][,queues=N][,tcp=PORTS][,udp=PORTS]
+ * [,rx-bw=][,rx-ops=][,tx-bw=][,tx-ops=]". -EINVAL with a message. */
 int net_config_parse(const char *text, struct net_config *ret_config);
 
 /* Its TAP or bridge is `name`. -EINVAL with a message that names `option` if no link can have that name. */
