@@ -306,15 +306,18 @@ static int override_nets(struct config *config, const struct config *given)
     for (unsigned i = 0; i < given->net_count; i++) {
         const struct net_config *net = &given->nets[i];
         struct net_config *place = &config->nets[i];
-        if (net->has_mac || net->mtu || (net->queues > 1 && net->queues != place->queues))
-            return fail(-EINVAL, "--net: a card of a snapshot keeps its mac, mtu and queues: name its tap, "
-                                 "bridge or fd alone");
+        if (net->has_mac || net->mtu || net->guest.address[0] ||
+            (net->queues > 1 && net->queues != place->queues))
+            return fail(-EINVAL,
+                        "--net: a card of a snapshot keeps its mac, mtu, queues and ip: name its tap, "
+                        "bridge or fd alone");
         place->kind = net->kind;
         memcpy(place->target, net->target, sizeof(place->target));
         memcpy(place->fds, net->fds, sizeof(place->fds));
         memcpy(place->socket, net->socket, sizeof(place->socket));
         memcpy(place->forwards, net->forwards, sizeof(place->forwards));
         place->forward_count = net->forward_count;
+        place->map_gw = net->map_gw;
     }
     return 0;
 }

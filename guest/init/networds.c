@@ -254,7 +254,7 @@ int net_word_parse(const char *text, struct net_word *ret_word)
         fields[i] = empty;
     if (strlen(text) >= sizeof(copy))
         return fail(-EINVAL, "longer than %d characters", NET_WORD_LENGTH - 1);
-    strcpy(copy, text);
+    memcpy(copy, text, strlen(text) + 1);
     int count = split(copy, fields, FIELDS);
     if (count < 0)
         return fail(-EINVAL, "'%.80s' has too many fields, or brackets that are wrong", text);
@@ -296,7 +296,7 @@ int net_route_parse(const char *text, struct net_route *ret_route)
     struct net_route route = {0};
     if (strlen(text) >= sizeof(copy))
         return fail(-EINVAL, "longer than %d characters", NET_WORD_LENGTH - 1);
-    strcpy(copy, text);
+    memcpy(copy, text, strlen(text) + 1);
     int count = split(copy, fields, ARRAY_SIZE(fields));
     if (count < 2)
         return fail(-EINVAL, "'%.80s' is not NETWORK/LENGTH:GATEWAY[:DEVICE]", text);

@@ -11,8 +11,6 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
-extern char **environ;
-
 /* --- one that runs --- */
 
 static int connect_to(const char *path, int *ret_fd)
@@ -37,19 +35,35 @@ static int connect_to(const char *path, int *ret_fd)
 
 /* Its socket is descriptor 3. Without --foreground it goes into the background when it is ready. */
 #define PASST_FD      3
-#define ARGUMENTS_MAX (10 + 2 * NET_FORWARDS_MAX)
+#define ARGUMENTS_MAX (20 + 2 * NET_FORWARDS_MAX)
 
-static void list_arguments(const struct net_config *config, char mtu[12], const char **arguments)
+static void list_arguments(const struct net_config *config, char mtu[12], char prefix[12],
+                           const char **arguments)
 {
     unsigned count = 0;
+    snprintf(prefix, 12, "%u", config->guest.prefix);
     snprintf(mtu, 12, "%u", config->mtu ? config->mtu : NET_PASST_MTU);
     const char *const always[] = {"passt", "--quiet", "--stderr", "--fd", "3", "--mtu", mtu};
     for (unsigned i = 0; i < ARRAY_SIZE(always); i++)
         arguments[count++] = always[i];
+    if (!config->map_gw) /* or else the guest reaches what listens on 127.0.0.1 */
+        arguments[count++] = "--no-map-gw";
     for (unsigned i = 0; i < config->forward_count; i++) {
         arguments[count++] = config->forwards[i].udp ? "--udp-ports" : "--tcp-ports";
         arguments[count++] = config->forwards[i].ports;
     }
+    const struct net_guest *guest = &config->guest;
+    const struct {
+        const char *option, *value;
+    } told[] = {{"--address", guest->prefix ? guest->address : ""},
+                {"--netmask", guest->prefix && !strchr(guest->address, ':') ? prefix : ""},
+                {"--gateway", guest->gateway},
+                {"--dns", guest->dns}};
+    for (unsigned i = 0; i < ARRAY_SIZE(told); i++)
+        if (told[i].value[0]) {
+            arguments[count++] = told[i].option;
+            arguments[count++] = told[i].value;
+        }
     arguments[count] = NULL;
 }
 
@@ -83,14 +97,14 @@ static int spawn(int socket, const char *const *arguments, pid_t *ret_pid)
 static int start(const struct net_config *config, int *ret_fd)
 {
     const char *arguments[ARGUMENTS_MAX];
-    char mtu[12];
+    char mtu[12], prefix[12];
     int ends[2], status = 0;
-    pid_t pid;
+    pid_t pid = 0;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
         return fail_errno(-errno, "passt=auto");
     CLEANUP_FD int ours = ends[0];
     CLEANUP_FD int its = ends[1];
-    list_arguments(config, mtu, arguments);
+    list_arguments(config, mtu, prefix, arguments);
     int r = spawn(its, arguments, &pid);
     if (r == -ENOENT)
         return fail(r, "passt=auto: this machine has no passt (apt-get install passt)");

@@ -299,7 +299,7 @@ static void account(struct stream *stream, uint64_t bytes)
     uint32_t rest = (uint32_t)MIN(bytes, stream->rest_end - stream->rest_begin);
     stream->rest_begin += rest;
     bytes -= rest;
-    while (bytes > 0) {
+    while (bytes > 0 && stream->first) {
         struct net_io *io = stream->first;
         uint64_t frame = frame_bytes(io), left = LENGTH_BYTES + frame - stream->first_sent;
         if (bytes < left) {
