@@ -2,9 +2,9 @@
  * volt-init: PID 1 of a guest, in an initramfs (as /init) and on its root (as /sbin/init).
  *
  * In this order: print the first line; mount the kernel's file systems; load modules; in an initramfs
- * with root=, start the init of the root; set the host name and the network up; run the main command, reap and forward
- * signals; end processes, mounts and the machine. PID 1 never returns: after a failure it says so on the
- * console and reboots.
+ * with root=, start the init of the root; set the host name and the network up; run the main command, reap
+ * and forward signals; end processes, mounts and the machine. PID 1 never returns: after a failure it says so
+ * on the console and reboots.
  */
 #include "init.h"
 #include "signals.h"

@@ -23,8 +23,8 @@
 
 /* A driver that is built in, or was loaded in the initramfs, has its card long before. */
 #define CARD_PATIENCE_MS 1000
-/* A router advertises when it is asked to, at the latest after half a second (RFC 4861). The kernel asks three
- * times, four seconds apart. */
+/* A router advertises when it is asked to, at the latest after half a second (RFC 4861). The kernel asks
+ * three times, four seconds apart. */
 #define ROUTER_PATIENCE_MS 5000
 #define POLL_MS            5
 
@@ -194,6 +194,10 @@ static void set_up(struct network *network, const struct card *card, const struc
     static const struct net_address everything;
     char text[INET6_ADDRSTRLEN];
     int r = netlink_set_up(network->fd, card->index, word->mtu);
+    if (r < 0 && word->mtu != 0) {
+        say("%s: MTU %u: %s", card->name, word->mtu, strerror(-r));
+        r = netlink_set_up(network->fd, card->index, 0);
+    }
     if (r < 0)
         say("%s: cannot set it up: %s", card->name, strerror(-r));
     if (word->client.family != AF_UNSPEC) {

@@ -168,6 +168,8 @@ char *net_config_word(const struct net_config *config, unsigned index, char word
     const struct net_guest *guest = &config->guest;
     bool six = guest->prefix && family_of(guest->address) == AF_INET6,
          dns6 = family_of(guest->dns) == AF_INET6;
+    uint32_t bits = guest->prefix < 32 ? ~(UINT32_MAX >> guest->prefix) : UINT32_MAX;
+    const struct in_addr dotted = {.s_addr = htonl(bits)};
     char mask[INET_ADDRSTRLEN];
     word[0] = '\0';
     if (!guest->address[0])
@@ -175,8 +177,7 @@ char *net_config_word(const struct net_config *config, unsigned index, char word
     if (six || !guest->prefix)
         snprintf(mask, sizeof(mask), "%u", guest->prefix);
     else /* the kernel itself knows no other form */
-        inet_ntop(AF_INET, &(uint32_t){htonl((uint32_t)(UINT64_MAX << (32 - guest->prefix)))}, mask,
-                  sizeof(mask));
+        inet_ntop(AF_INET, &dotted, mask, sizeof(mask));
     const char *open = six ? "[" : "", *close = six ? "]" : "", *dns_open = dns6 ? "[" : "",
                *dns_close = dns6 ? "]" : "";
     if (guest->prefix)

@@ -129,7 +129,7 @@ static void send_frame(unsigned slot, size_t bytes)
     backend->ops->send(backend, 0, &card.out[slot], card.out_iov[slot], 3);
 }
 
-/* Reads what is there to the end of the peer's socket, and counts whole frames; each must be one of `payload`. */
+/* Reads what is there at the peer's socket, and counts whole frames; each must be one of `payload`. */
 static uint8_t stream_bytes[32 << 20];
 static size_t stream_length;
 static unsigned drain(void)
