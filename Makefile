@@ -63,8 +63,8 @@ $(BUILD)/volt-vmm: $(VMM_OBJ) $(LIB)
 	$(SAY) LD $@
 	$(Q)$(CC) $(STATIC) $(LDFLAGS) $(VMM_OBJ) $(LIB) $(LIBS) -o $@
 
-run: ## boot a guest to a shell on this terminal, in the lab if this machine's KVM cannot
-	@BUILD='$(BUILD)' test/lab/run-anywhere
+run: ## boot a guest to a shell on this terminal, in the lab if this machine's KVM cannot (NET=1: with a network)
+	@BUILD='$(BUILD)' NET='$(NET)' test/lab/run-anywhere
 
 check: ## the whole test suite; installs packages that are missing when run by root
 	@BUILD='$(BUILD)' test/check

@@ -162,6 +162,11 @@ int config_command_line(const struct config *config, char **ret_line)
         if (r == 0 && !line_has(line, "ro") && !line_has(line, "rw"))
             r = add_words(&line, config->drives[0].read_only ? "ro" : "rw");
     }
+    for (unsigned i = 0; r == 0 && i < config->net_count; i++) {
+        char word[NET_WORD_MAX];
+        if (*net_config_word(&config->nets[i], i, word))
+            r = add_words(&line, word);
+    }
     if (r < 0)
         return r;
     if (strlen(line) >= LINUX_COMMAND_LINE_SIZE)

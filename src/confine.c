@@ -56,7 +56,7 @@ static int add_drive(struct sandbox_config *wanted, const struct config *config,
     return sandbox_add_path(wanted, &(struct sandbox_path){.path = path, .writable = !drive->read_only});
 }
 
-/* A TAP that is made anew on the host is opened again. */
+/* A TAP that is made anew on the host is opened again. A descriptor and passt need nothing later. */
 static int add_nets(struct sandbox_config *wanted, const struct config *config)
 {
     for (unsigned i = 0; i < config->net_count; i++)

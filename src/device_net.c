@@ -10,10 +10,12 @@
 enum { OPTION_NET = 0x240, OPTION_NET_BACKEND, OPTION_NET_BRIDGE };
 
 static const struct argp_option options[] = {
-    {"net", OPTION_NET, "tap=NAME|bridge=NAME|fd=N|none[,mac=MAC][,mtu=N][,queues=N]", 0,
+    {"net", OPTION_NET, "tap=NAME|bridge=NAME|fd=N|passt=auto|none[,mac=MAC][,mtu=N][,queues=N][,ip=...]", 0,
      "a network card (may be given again): on a TAP; on a new TAP that is a port of a bridge; on a TAP's "
-     "descriptor that was handed in; nowhere. rx-bw, rx-ops, tx-bw and tx-ops limit it as bw and iops do a "
-     "disk",
+     "descriptor that was handed in; on passt, which needs no rights (tcp=8080:80 leads a port into the "
+     "guest); none: plugged in nowhere. "
+     "ip=ADDRESS/LENGTH (with gw=, dns=), dhcp or auto6 tell the guest its address. rx-bw, rx-ops, tx-bw and "
+     "tx-ops limit it as bw and iops do a disk",
      2},
     {"net-backend", OPTION_NET_BACKEND, "virtio-net", 0, "a network card on --net-bridge", 2},
     {"net-bridge", OPTION_NET_BRIDGE, "NAME", 0, "the bridge of --net-backend (default volt0)", 2},

@@ -184,7 +184,7 @@ static int load_net(struct config *config, struct state_reader *from)
                              .has_mac = state.has_mac,
                              .rx = state.rx,
                              .tx = state.tx};
-    if (state.kind > NET_KIND_NONE || state.queues > NET_PAIRS_MAX || state.has_mac > 1 ||
+    if (state.kind > NET_KIND_PASST || state.queues > NET_PAIRS_MAX || state.has_mac > 1 ||
         state.mtu > UINT16_MAX || state.target[sizeof(state.target) - 1] || state.id[sizeof(net.id) - 1] ||
         (state.mac[0] & 1))
         return fail(-EBADMSG, "saved state has a network card that is damaged");
@@ -192,7 +192,7 @@ static int load_net(struct config *config, struct state_reader *from)
     memcpy(net.mac, state.mac, sizeof(net.mac));
     for (unsigned i = 0; i < NET_PAIRS_MAX; i++)
         net.fds[i] = -1;
-    if (net.kind != NET_KIND_FD && net.kind != NET_KIND_NONE)
+    if (net.kind == NET_KIND_TAP || net.kind == NET_KIND_BRIDGE)
         r = net_config_set_target(&net, "the snapshot's network card", state.target);
     if (r == 0)
         r = rate_limiter_check(&net.rx, "the snapshot's network card");
@@ -306,12 +306,18 @@ static int override_nets(struct config *config, const struct config *given)
     for (unsigned i = 0; i < given->net_count; i++) {
         const struct net_config *net = &given->nets[i];
         struct net_config *place = &config->nets[i];
-        if (net->has_mac || net->mtu || (net->queues > 1 && net->queues != place->queues))
-            return fail(-EINVAL, "--net: a card of a snapshot keeps its mac, mtu and queues: name its tap, "
-                                 "bridge or fd alone");
+        if (net->has_mac || net->mtu || net->guest.address[0] ||
+            (net->queues > 1 && net->queues != place->queues))
+            return fail(-EINVAL,
+                        "--net: a card of a snapshot keeps its mac, mtu, queues and ip: name its tap, "
+                        "bridge or fd alone");
         place->kind = net->kind;
         memcpy(place->target, net->target, sizeof(place->target));
         memcpy(place->fds, net->fds, sizeof(place->fds));
+        memcpy(place->socket, net->socket, sizeof(place->socket));
+        memcpy(place->forwards, net->forwards, sizeof(place->forwards));
+        place->forward_count = net->forward_count;
+        place->map_gw = net->map_gw;
     }
     return 0;
 }
@@ -365,9 +371,11 @@ int snapshot_make_config(struct snapshot *snapshot, const struct config *given, 
 int snapshot_check_config(const struct config *config)
 {
     for (unsigned i = 0; i < config->net_count; i++)
-        if (config->nets[i].kind == NET_KIND_FD && config->nets[i].fds[0] < 0)
+        if ((config->nets[i].kind == NET_KIND_FD || config->nets[i].kind == NET_KIND_PASST) &&
+            config->nets[i].fds[0] < 0)
             return fail(-EINVAL,
-                        "the snapshot's network card %u was on a descriptor: name another end for it (--net)",
+                        "the snapshot's network card %u was on a descriptor or passt: name another end for "
+                        "it (--net)",
                         i);
     return 0;
 }

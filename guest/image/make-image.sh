@@ -80,6 +80,7 @@ chmod 0700 "$root/root"
 chmod 1777 "$root/tmp"
 cp -R "$here/root/." "$root/"
 echo "$hostname" >"$root/etc/hostname"
+: >"$root/etc/resolv.conf" # on a read-only root volt-init mounts another over it
 printf '127.0.0.1\tlocalhost %s\n' "$hostname" >"$root/etc/hosts"
 install -m 0755 "$init" "$root/sbin/init"
 for name in poweroff reboot halt; do ln -s init "$root/sbin/$name"; done

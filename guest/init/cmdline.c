@@ -50,6 +50,16 @@ static const char *value_of(const char *word, const char *name)
     return strncmp(word, name, length) == 0 ? word + length : NULL;
 }
 
+/* Adds to a list that ends with NULL; what has no room is left out. */
+static void list_add(const char **list, const char *value)
+{
+    size_t count = 0;
+    while (list[count] != NULL)
+        count++;
+    if (count < BOOT_WORDS)
+        list[count] = value;
+}
+
 static void take_option(const char *word, struct boot_line *boot)
 {
     const struct {
@@ -63,6 +73,15 @@ static void take_option(const char *word, struct boot_line *boot)
         const char *value = value_of(word, options[i].name);
         if (value != NULL)
             *options[i].value = *value == '\0' ? NULL : value; /* an empty value cancels an earlier one */
+    }
+    const struct {
+        const char *name;
+        const char **list;
+    } lists[] = {{"ip=", boot->ip}, {"nameserver=", boot->nameservers}, {"rd.route=", boot->routes}};
+    for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+        const char *value = value_of(word, lists[i].name);
+        if (value != NULL)
+            list_add(lists[i].list, value);
     }
     if (strcmp(word, "rw") == 0 || strcmp(word, "ro") == 0)
         boot->root_writable = word[1] == 'w';

@@ -36,6 +36,15 @@ void load_modules(void);
  * root's init. Gives up if one of these fails. */
 _Noreturn void root_start(const struct boot_line *boot);
 
+/* network.c: does what the command line's ip=, nameserver= and rd.route= say, and says what cannot be done.
+ * May wait: for a card one second, for an address five. */
+void network_start(const struct boot_line *boot);
+/* As busybox's udhcpc's script: takes the lease that is in the environment for the card `name`, or gives it
+ * back. The program's status. */
+int network_lease(const char *event, const char *name, const struct boot_line *boot);
+/* How udhcpc calls this program, wherever it lies. */
+#define NETWORK_LEASE_PROGRAM "/proc/1/exe"
+
 /* button.c: opens the power button of a kernel that reports it as an input device; -1 if there is none. */
 int button_open(void);
 /* Whether the events waiting at the button say that it was pressed. */

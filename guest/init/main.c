@@ -2,9 +2,9 @@
  * volt-init: PID 1 of a guest, in an initramfs (as /init) and on its root (as /sbin/init).
  *
  * In this order: print the first line; mount the kernel's file systems; load modules; in an initramfs
- * with root=, start the init of the root; set the host name; run the main command, reap and forward
- * signals; end processes, mounts and the machine. PID 1 never returns: after a failure it says so on the
- * console and reboots.
+ * with root=, start the init of the root; set the host name and the network up; run the main command, reap
+ * and forward signals; end processes, mounts and the machine. PID 1 never returns: after a failure it says so
+ * on the console and reboots.
  */
 #include "init.h"
 #include "signals.h"
@@ -93,9 +93,23 @@ static void set_environment(void)
         (void)!chdir("/");
 }
 
+/* udhcpc has an answer, or wants the card as it was. */
+static int take_lease(const char *event, const char *card)
+{
+    CLEANUP_FREE char *line = NULL;
+    struct boot_line boot = {0};
+    open_console();
+    if (file_text("/proc/cmdline", &line) < 0 || boot_line_parse(line, &boot) < 0)
+        return 1;
+    return network_lease(event, card, &boot);
+}
+
 int main(int argc, char *argv[])
 {
     const char *program = argc > 0 ? argv[0] : "volt-init";
+    const char *card = getenv("interface");
+    if (getpid() != 1 && strcmp(program, NETWORK_LEASE_PROGRAM) == 0 && argc == 2 && card != NULL)
+        return take_lease(argv[1], card);
     if (getpid() != 1)
         return ask_init(program, signal_of_client(program), argc);
 
@@ -128,6 +142,7 @@ int main(int argc, char *argv[])
     set_host_name(boot.hostname);
     raise_loopback();
     set_environment();
+    network_start(&boot);
     enum ending ending = supervise(&boot);
     say(ending == ENDING_REBOOT ? "rebooting" : "powering off");
     unmount_all();

@@ -4,6 +4,8 @@ INIT_CC      ?= $(or $(shell command -v musl-gcc),$(CC))
 INIT_SRC     := $(wildcard guest/init/*.c) src/base/fail.c src/base/io.c
 INIT_CFLAGS  := -std=gnu11 -Os -Isrc -D_GNU_SOURCE $(WARNINGS) -fno-pie -fstack-protector-strong -fno-asynchronous-unwind-tables \
                 -ffunction-sections -fdata-sections
+# The kernel's headers, which musl-gcc leaves out.
+INIT_CFLAGS  += $(patsubst %,-idirafter %,/usr/include /usr/include/x86_64-linux-gnu)
 # musl's ioctl() takes its request, and sigaction its flags, as an int.
 INIT_CFLAGS  += -Wno-sign-conversion
 # Few pages and few segments: each costs the guest a page fault or a disk read on the way to its first line.

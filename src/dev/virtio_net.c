@@ -216,6 +216,8 @@ static void net_quiesce(struct virtio_device *device)
         net_rx_stop(&net->rx[i]);
         virtio_limiter_stop(&net->tx[i].limiter);
     }
+    if (net->backend->ops->settle)
+        net->backend->ops->settle(net->backend);
     net_end_quiesce(device);
 }
 

@@ -179,6 +179,7 @@ static void received(struct net_io *io, int result)
     } else if (result >= 0) {
         net->counters.rx_dropped++;
     } else if (result != -ECANCELED && result != -EINTR && result != -EAGAIN) {
+        net->counters.rx_dropped += result == -EBADMSG; /* the other side speaks nonsense */
         net_backend_lost(net);
     }
     if (net->device.state == VIRTIO_RUNNING)

@@ -30,6 +30,11 @@ struct net_io {
     /* `result`: bytes, header included, or a negative errno. */
     void (*done)(struct net_io *io, int result);
     bool busy; /* between the call and done() */
+
+    /* A backend's that keeps a queue of its own. */
+    struct net_io *next;
+    const struct iovec *iov;
+    unsigned count;
 };
 
 /* The frames that a guest wants to see. */
@@ -48,6 +53,9 @@ struct net_backend_ops {
                     unsigned count);
     /* Asks for the end of a receive(), as loop_cancel() does. */
     void (*cancel)(struct net_backend *backend, struct net_io *io);
+    /* Asks for the end of all that is being sent. A frame that the other side has no room for is dropped.
+     * Optional: without it a send() ends soon by itself. */
+    void (*settle)(struct net_backend *backend);
     /* Negative errno with a message. */
     int (*set_offloads)(struct net_backend *backend, net_offloads offloads);
     /* Frames come to the first `pairs` pairs. Negative errno with a message. */

@@ -2,8 +2,10 @@
 
 #include "net/link.h"
 #include "net/none.h"
+#include "net/passt.h"
 #include "net/tap.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
@@ -80,6 +82,116 @@ static int take_fds(struct net_config *config, char *list)
     return 0;
 }
 
+static int take_passt(struct net_config *config, const char *socket)
+{
+    config->kind = NET_KIND_PASST;
+    if (strcmp(socket, "auto") == 0)
+        return 0;
+    if (!socket[0] || strlen(socket) >= sizeof(config->socket))
+        return fail(-EINVAL, "--net passt=%s: give auto, or the path of passt's socket (1 to %u characters)",
+                    socket, NET_SOCKET_MAX - 1);
+    snprintf(config->socket, sizeof(config->socket), "%s", socket);
+    return 0;
+}
+
+/* What the ports mean is passt's to say. Commas divide our own words: give the option again instead. */
+static int take_forward(struct net_config *config, const char *key, const char *ports)
+{
+    if (config->kind != NET_KIND_PASST || config->socket[0])
+        return fail(-EINVAL, "--net %s=%s: only passt=auto forwards ports", key, ports);
+    if (config->forward_count == NET_FORWARDS_MAX)
+        return fail(-EINVAL, "--net: more than %u forwards", NET_FORWARDS_MAX);
+    struct net_forward *forward = &config->forwards[config->forward_count];
+    if (!isalnum((unsigned char)ports[0]) || strlen(ports) >= sizeof(forward->ports) ||
+        ports[strspn(ports, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.:/%-~_")])
+        return fail(-EINVAL, "--net %s=%s: give ports as passt(1) does, as in 8080:80", key, ports);
+    forward->udp = key[0] == 'u';
+    snprintf(forward->ports, sizeof(forward->ports), "%s", ports);
+    config->forward_count++;
+    return 0;
+}
+
+static int take_map_gw(struct net_config *config, const char *value)
+{
+    config->map_gw = strcmp(value, "on") == 0;
+    if (!config->map_gw && strcmp(value, "off") != 0)
+        return fail(-EINVAL, "--net map-gw=%s: give on or off", value);
+    return config->kind == NET_KIND_PASST && !config->socket[0]
+               ? 0
+               : fail(-EINVAL, "--net map-gw=: only passt=auto has it");
+}
+
+static int family_of(const char *address)
+{
+    return strchr(address, ':') ? AF_INET6 : AF_INET;
+}
+
+static int take_address(const char *key, const char *value, char address[INET6_ADDRSTRLEN])
+{
+    uint8_t bytes[sizeof(struct in6_addr)];
+    if (inet_pton(family_of(value), value, bytes) != 1)
+        return fail(-EINVAL, "--net %s=%s: no address", key, value);
+    inet_ntop(family_of(value), bytes, address, INET6_ADDRSTRLEN);
+    return 0;
+}
+
+static int take_guest(struct net_config *config, const char *value)
+{
+    struct net_guest *guest = &config->guest;
+    if (strcmp(value, "dhcp") == 0 || strcmp(value, "auto6") == 0) {
+        snprintf(guest->address, sizeof(guest->address), "%s", value);
+        return 0;
+    }
+    CLEANUP_FREE char *address = strdup(value);
+    char *slash = address ? strchr(address, '/') : NULL;
+    if (!slash)
+        return fail(-EINVAL, "--net ip=%s: give ADDRESS/LENGTH, as in 10.9.0.2/24, or dhcp or auto6", value);
+    *slash++ = '\0';
+    int r = take_address("ip", address, guest->address);
+    return r < 0 ? r : number("ip", slash, 1, family_of(address) == AF_INET ? 32 : 128, &guest->prefix);
+}
+
+/* An address that fits what else the guest is told. */
+static int check_guest(const struct net_config *config)
+{
+    const struct net_guest *guest = &config->guest;
+    if (!guest->gateway[0] && !guest->dns[0])
+        return 0;
+    if (!guest->address[0])
+        return fail(-EINVAL, "--net gw= and dns=: they need ip=");
+    if (guest->gateway[0] && (!guest->prefix || family_of(guest->gateway) != family_of(guest->address)))
+        return fail(-EINVAL, "--net gw=%s: it needs an ip= of its own kind", guest->gateway);
+    return 0;
+}
+
+char *net_config_word(const struct net_config *config, unsigned index, char word[NET_WORD_MAX])
+{
+    const struct net_guest *guest = &config->guest;
+    bool six = guest->prefix && family_of(guest->address) == AF_INET6,
+         dns6 = family_of(guest->dns) == AF_INET6;
+    uint32_t bits = guest->prefix < 32 ? ~(UINT32_MAX >> guest->prefix) : UINT32_MAX;
+    const struct in_addr dotted = {.s_addr = htonl(bits)};
+    char mask[INET_ADDRSTRLEN];
+    word[0] = '\0';
+    if (!guest->address[0])
+        return word;
+    if (six || !guest->prefix)
+        snprintf(mask, sizeof(mask), "%u", guest->prefix);
+    else /* the kernel itself knows no other form */
+        inet_ntop(AF_INET, &dotted, mask, sizeof(mask));
+    const char *open = six ? "[" : "", *close = six ? "]" : "", *dns_open = dns6 ? "[" : "",
+               *dns_close = dns6 ? "]" : "";
+    if (guest->prefix)
+        snprintf(word, NET_WORD_MAX, "ip=%s%s%s::%s%s%s:%s::eth%u:off", open, guest->address, close,
+                 guest->gateway[0] ? open : "", guest->gateway, guest->gateway[0] ? close : "", mask, index);
+    else
+        snprintf(word, NET_WORD_MAX, "ip=:::::eth%u:%s", index, guest->address);
+    if (guest->dns[0])
+        snprintf(word + strlen(word), NET_WORD_MAX - strlen(word), ":%s%s%s", dns_open, guest->dns,
+                 dns_close);
+    return word;
+}
+
 static int take_kind(struct net_config *config, const char *key, char *value)
 {
     if (strcmp(key, "tap") == 0) {
@@ -94,7 +206,9 @@ static int take_kind(struct net_config *config, const char *key, char *value)
         config->kind = NET_KIND_FD;
         return take_fds(config, value);
     }
-    return fail(-EINVAL, "--net %s: begin with tap=NAME, fd=N, bridge=NAME or none", key);
+    if (strcmp(key, "passt") == 0)
+        return take_passt(config, value);
+    return fail(-EINVAL, "--net %s: begin with tap=NAME, fd=N, bridge=NAME, passt=auto or none", key);
 }
 
 static int take_setting(struct net_config *config, const char *key, const char *value)
@@ -105,6 +219,18 @@ static int take_setting(struct net_config *config, const char *key, const char *
     }
     if (strcmp(key, "mtu") == 0)
         return number(key, value, 68, 65535, &config->mtu);
+    if (strcmp(key, "ip") == 0)
+        return take_guest(config, value);
+    if (strcmp(key, "gw") == 0)
+        return take_address(key, value, config->guest.gateway);
+    if (strcmp(key, "dns") == 0)
+        return take_address(key, value, config->guest.dns);
+    if (strcmp(key, "tcp") == 0 || strcmp(key, "udp") == 0)
+        return take_forward(config, key, value);
+    if (strcmp(key, "map-gw") == 0)
+        return take_map_gw(config, value);
+    if (strcmp(key, "queues") == 0 && config->kind == NET_KIND_PASST)
+        return fail(-EINVAL, "--net passt=: it has one queue");
     if (strcmp(key, "queues") == 0)
         return config->kind == NET_KIND_FD
                    ? fail(-EINVAL, "--net fd=: give a descriptor for each queue, as in fd=3:4")
@@ -119,7 +245,10 @@ static int take_setting(struct net_config *config, const char *key, const char *
     for (size_t i = 0; i < ARRAY_SIZE(limits); i++)
         if (strcmp(key, limits[i].key) == 0)
             return token_bucket_parse(key, value, limits[i].bucket);
-    return fail(-EINVAL, "--net: there is no '%s' (mac, mtu, queues, rx-bw, rx-ops, tx-bw, tx-ops)", key);
+    return fail(-EINVAL,
+                "--net: there is no '%s' (mac, mtu, queues, ip, gw, dns, tcp, udp, map-gw, rx-bw, rx-ops, "
+                "tx-bw, tx-ops)",
+                key);
 }
 
 int net_config_parse(const char *text, struct net_config *ret_config)
@@ -142,8 +271,10 @@ int net_config_parse(const char *text, struct net_config *ret_config)
         if (r < 0)
             return r;
     }
-    *ret_config = config;
-    return 0;
+    int r = check_guest(&config);
+    if (r == 0)
+        *ret_config = config;
+    return r;
 }
 
 /* --- opening --- */
@@ -189,8 +320,15 @@ int net_port_open(const struct net_config *config, struct net_port *ret_port)
     struct net_port port = {0};
     int r;
     switch (config->kind) {
-    case NET_KIND_NONE: r = none_open(MAX(config->queues, 1u), &port.backend); break;
+    case NET_KIND_NONE:
+        r = none_open(MAX(config->queues, 1u), &port.backend);
+        port.mtu = ETH_DATA_LEN; /* a guest that was told of another one keeps that */
+        break;
     case NET_KIND_FD: r = tap_adopt(config->fds, config->queues, &port.backend); break;
+    case NET_KIND_PASST:
+        r = passt_open(config, &port.backend);
+        port.mtu = NET_PASST_MTU;
+        break;
     case NET_KIND_BRIDGE:
         r = tap_open("volt%d", config->queues, port.name, &port.backend);
         if (r == 0) {

@@ -34,7 +34,7 @@ guest()
     cp "$payload/rootfs.ext4" "$name.root"
     # shellcheck disable=SC2086 # words
     timeout "${limit:-400}" "$payload/volt-vmm" $boot --rootfs "$name.root" --serial "file=$name.console" --memory 192M \
-        --append "rw volt.run=\"inside-net $case\" ${append:-}" --id "$name" "$@" >"$name.log" 2>&1 </dev/null &
+        --append "${root_mode-rw} volt.run=\"inside-net $case\" ${append:-}" --id "$name" "$@" >"$name.log" 2>&1 </dev/null &
     eval "${name}_pid=$!"
 }
 
@@ -180,6 +180,207 @@ C
     grep -q 'address=10.9.0.5' seven.text
 }
 
+# line NAME TEXT: the console has this line.
+line()
+{
+    grep -qxF "$2" "$1.text" || { echo "no line '$2'" && return 1; }
+}
+
+set_up_by_the_command_line()
+{
+    append="ip=10.9.0.2:::24:vm.lan:eth0:off:10.9.0.53 ip=[fd09::2]::[fd09::1]:64::eth0:off nameserver=[fd09::53] \
+rd.route=192.168.77.0/24:10.9.0.9 volt.serve=1" guest words configured --net bridge=volt0
+    await words ready=1
+    ping -c 2 -W 2 10.9.0.2
+    ping -6 -c 2 -W 2 fd09::2
+    echo | socat -u - TCP:10.9.0.2:9002
+    finish words
+    expect words ping=ok ping6=ok done=configured
+    line words "eth0=10.9.0.2/24 "
+    line words "eth0_6=fd09::2/64 "
+    line words "hostname=vm"
+    line words "resolver=nameserver 10.9.0.53 nameserver fd09::53 "
+    line words "routes=192.168.77.0/24 via 10.9.0.9 dev eth0,"
+    line words "routes6=default via fd09::1"
+}
+
+several_by_the_command_line()
+{
+    append="ip=10.9.0.3::10.9.0.1:24::eth1:off ip=dhpc ip=10.9.0.2::10.9.0.1:255.255.255.0 ip=10.9.0.9:::24::eth9:off \
+ip=10.9.0.2:::24::eth1 nameserver=none rd.route=1.2.3.0/24:9.9.9.9:eth7" root_mode='' \
+        guest both configured --net bridge=volt0 --net bridge=volt0
+    finish both
+    expect both ping=ok done=configured
+    line both "eth0=10.9.0.2/24 "
+    line both "hostname=volt"
+    grep -q "^eth1=10.9.0.3/24" both.text
+    line both "volt-init: ip=: 'dhpc' is not a way to an address (dhcp, on, any, auto6, off, none)"
+    line both "volt-init: ip=: there is no network card eth9"
+    line both "volt-init: nameserver=none: no address"
+    line both "volt-init: rd.route=1.2.3.0/24:9.9.9.9:eth7: No such device"
+    line both "routes=default via 10.9.0.1 dev eth0,default via 10.9.0.1 dev eth1  metric 1025,"
+}
+
+# On a root that cannot be written to.
+dhcp_by_the_command_line()
+{
+    cat >udhcpd.conf <<C
+start 10.9.0.50
+end 10.9.0.60
+interface volt0
+lease_file $work/leases
+opt subnet 255.255.255.0
+opt router 10.9.0.1
+opt dns 10.9.0.53 10.9.0.54
+opt domain lan.example
+C
+    : >leases
+    udhcpd -f udhcpd.conf >/dev/null 2>&1 &
+    server=$!
+    append="ip=dhcp nameserver=9.9.9.9" root_mode=ro guest lease configured --net bridge=volt0
+    finish lease
+    kill "$server"
+    expect lease ping=ok clients=1 done=configured
+    grep -q "^eth0=10.9.0.5[0-9]/24 " lease.text
+    line lease "resolver=search lan.example nameserver 9.9.9.9 nameserver 10.9.0.53 nameserver 10.9.0.54 "
+    line lease "routes=default via 10.9.0.1 dev eth0,"
+    append="ip=dhcp" guest silence configured --net bridge=volt0
+    finish silence
+    line silence "volt-init: eth0: no answer by DHCP"
+    expect silence clients=0 done=configured
+}
+
+# --- passt, as a user without any right ---
+
+# Behind the uplink of this machine there is a world.
+make_world()
+{
+    "$ip" netns add world
+    "$ip" link add uplink type veth peer name world0 netns world
+    "$ip" addr add 192.0.2.2/24 dev uplink
+    "$ip" addr add 2001:db8::2/64 dev uplink nodad
+    "$ip" link set uplink up
+    for address in 192.0.2.1/24 192.0.2.9/24; do "$ip" netns exec world "$ip" addr add $address dev world0; done
+    for address in 2001:db8::1/64 2001:db8::9/64; do "$ip" netns exec world "$ip" addr add $address dev world0 nodad; done
+    "$ip" netns exec world "$ip" link set world0 up
+    "$ip" route add default via 192.0.2.1
+    "$ip" route add default via 2001:db8::1
+    echo 1 >/tmp/small
+    (cd /tmp && "$ip" netns exec world httpd -p 8081)
+    echo "nameserver 192.0.2.53" >/etc/resolv.conf
+    echo "root:x:0:0::/root:/bin/sh
+nobody:x:65534:65534::/:/bin/sh
+vm:x:1000:1000::/tmp:/bin/sh" >/etc/passwd
+    chmod 666 /dev/kvm
+    chmod 755 "$work" "$payload"
+}
+
+# user COMMAND: as the user vm. The root of this machine is an initramfs, which passt cannot change its root from.
+user()
+{
+    # shellcheck disable=SC2016 # for the other shell
+    unshare -m sh -c 'mkdir -p /newroot && mount -o rbind / /newroot && cd /newroot && mount -o move . / &&
+        exec chroot . su vm -c "$0"' "cd $work && $1"
+}
+
+# user_guest NAME CASE OPTION...: as guest, but it is the user's.
+user_guest()
+{
+    name=$1 case=$2
+    shift 2
+    cp "$payload/rootfs.ext4" "$name.root"
+    touch "$name.console"
+    chown vm "$name.root" "$name.console"
+    user "exec timeout ${limit:-400} $payload/volt-vmm $boot --rootfs $name.root --serial file=$name.console --memory 192M \
+        --append 'rw volt.run=\"inside-net $case\" ${append:-}' --id $name $*" >"$name.log" 2>&1 </dev/null &
+    eval "${name}_pid=$!"
+}
+
+no_passt_left()
+{
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
+        pidof passt passt.avx2 || return 0
+        sleep 0.2
+    done
+    return 1
+}
+
+through_passt() # NAME FILE FACTS OPTION...
+{
+    name=$1 data=$2 facts=$3
+    sum=$(sha256sum <"/tmp/$2" | cut -c 1-64)
+    shift 3
+    "$ip" netns exec world socat -u -b 65536 TCP-LISTEN:9001,reuseaddr OPEN:"$name.up",creat,trunc &
+    receiver=$!
+    append="${append:-} volt.data=$data" user_guest "$name" passt "$@"
+    await "$name" down=
+    wait "$receiver"
+    [ "$(sha256sum <"$name.up" | cut -c 1-64)" = "$sum" ] || { echo "what was sent up is not what arrived" && return 1; }
+    # passt listens already, and the guest soon.
+    tries=0
+    until grep -q "^in=$sum" "$name.console"; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 100 ] || { cat "$name.console" && echo "nothing came in" && return 1; }
+        socat -u -b 65536 "OPEN:/tmp/$data" TCP:127.0.0.1:2222 || true
+        sleep 1
+    done
+    finish "$name"
+    # shellcheck disable=SC2086 # words
+    expect "$name" "down=$sum" "in=$sum" done=passt $facts
+    no_passt_left
+}
+
+passt_auto()
+{
+    append="ip=eth0:dhcp ip=eth0:auto6 volt.address6=1" \
+        through_passt ten 10MB "address=192.0.2.2/24 mtu=65520 six=ok loopback=failed" --net passt=auto,tcp=2222:9002
+    line ten "resolver=nameserver 192.0.2.53 "
+}
+
+# One that runs; and a card with small frames.
+passt_socket()
+{
+    user "passt --quiet --one-off --mtu 1500 --tcp-ports 2222:9002 --socket $work/../passt.sock"
+    append="ip=dhcp" through_passt eleven 1MB "address=192.0.2.2/24 mtu=1500 loopback=ok" --net "passt=$work/../passt.sock,mtu=1500"
+}
+
+passt_killed()
+{
+    append="ip=dhcp volt.data=small" user_guest twelve passt --net passt=auto
+    await twelve ready=1
+    pidof passt passt.avx2
+    [ ! -e /sys/class/net/volt1 ]
+    kill -9 "$(pidof volt-vmm)"
+    wait "$twelve_pid" || true
+    no_passt_left
+}
+
+# A peer that speaks nonsense loses the card its carrier, and the guest nothing else.
+passt_liar()
+{
+    socat "UNIX-LISTEN:$work/liar,mode=777" SYSTEM:"sleep 15; head -c 100000 /dev/urandom; sleep 100" &
+    liar=$!
+    sleep 1
+    user_guest thirteen carrier --net "passt=$work/liar"
+    await thirteen carrier=1
+    await thirteen carrier=0
+    kill -0 "$thirteen_pid"
+    grep -q 'a length that no frame has' thirteen.log
+    kill "$(pidof volt-vmm)"
+    kill "$liar" || true
+    wait "$thirteen_pid" || true
+}
+
+passt_refused()
+{
+    user_guest fourteen configured --net "passt=$work/nobody"
+    wait "$fourteen_pid" && return 1
+    grep -q 'nobody listens there' fourteen.log || { cat fourteen.log && return 1; }
+    user_guest fifteen configured --net passt=auto,tcp=nonsense
+    wait "$fifteen_pid" && return 1
+    grep -q 'passt did not start (status 1' fifteen.log || { cat fifteen.log && return 1; }
+}
+
 several()
 {
     guest eight many --net bridge=volt0,mac=02:00:00:00:00:01 --net bridge=volt0,mac=02:00:00:00:00:02,queues=4 --net bridge=volt0
@@ -209,9 +410,19 @@ tap_run "net: the same with four queues, an MTU of 1500 and 10 MB" everything_th
 tap_run "net: guest to guest" guest_to_guest
 tap_run "net: several cards" several
 tap_run "net: DHCP" dhcp
+tap_run "net: volt-init sets up ip=, IPv4 and IPv6" set_up_by_the_command_line
+tap_run "net: volt-init sets up several cards, and says what is wrong" several_by_the_command_line
+tap_run "net: volt-init asks by DHCP" dhcp_by_the_command_line
 tap_run "net: killed, it leaves nothing" killed
 tap_run "net: no such bridge" refusals
 tap_run "net: the carrier follows TAP and bridge" carrier_follows
 tap_run "net: a TAP that was removed comes back" a_tap_that_comes_back
+make_world
+head -c 1048576 /tmp/100MB >/tmp/1MB
+tap_run "net: passt=auto, a user's: DHCP, IPv6, 10 MB out, up and in by a port" passt_auto
+tap_run "net: passt=SOCKET, a user's: an MTU of 1500" passt_socket
+tap_run "net: passt ends with a killed VM" passt_killed
+tap_run "net: passt that lies" passt_liar
+tap_run "net: passt that is not there, or does not start" passt_refused
 rm -rf "$work"
 tap_done

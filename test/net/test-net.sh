@@ -2,7 +2,7 @@
 # Network cards with Linux guests, bridges and namespaces: in the lab, whose network is its own.
 set -euo pipefail
 build=${BUILD:-build}
-test/need iperf3 iproute2 socat
+test/need iperf3 iproute2 passt socat
 make -s all images
 payload=$(mktemp -d)
 trap 'rm -rf "$payload"' EXIT
@@ -26,4 +26,4 @@ for module in failover net_failover virtio_net; do
     [ -z "$file" ] || adds+=(--add "$file:/lib/modules/net/${file##*/}")
 done
 guest/image/make-image.sh --init "$build/guest/volt-init" "${adds[@]}" --size 96M "$payload/rootfs.ext4"
-test/lab/lab-tap -t 900 -c 1 -d "$payload" -p "ip iperf3 socat" "$payload/cases.sh" ${TAP_ONLY:+"only=$TAP_ONLY"}
+test/lab/lab-tap -t 900 -c 1 -d "$payload" -p "ip iperf3 passt socat" "$payload/cases.sh" ${TAP_ONLY:+"only=$TAP_ONLY"}

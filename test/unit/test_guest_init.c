@@ -73,6 +73,23 @@ Test(boot_line, keeps_the_command_behind_the_dashes)
         cr_expect(same(boot.command[i], message[i]), "word %zu is '%s'", i, boot.command[i]);
 }
 
+Test(boot_line, keeps_the_words_that_come_again)
+{
+    char line[1024] = "ip=dhcp nameserver=1.1.1.1 ip= rd.route=default:10.9.0.1 ip=\"eth1:dhcp\" -- ip=off";
+    struct boot_line boot;
+    cr_assert_eq(boot_line_parse(line, &boot), 0, "%s", fail_text());
+    cr_expect(same(boot.ip[0], "dhcp") && same(boot.ip[1], "") && same(boot.ip[2], "eth1:dhcp") &&
+                  boot.ip[3] == NULL,
+              "ip= is '%s', '%s', '%s'", boot.ip[0], boot.ip[1], boot.ip[2]);
+    cr_expect(same(boot.nameservers[0], "1.1.1.1") && boot.nameservers[1] == NULL, "nameserver=");
+    cr_expect(same(boot.routes[0], "default:10.9.0.1") && boot.routes[1] == NULL, "rd.route=");
+    line[0] = '\0';
+    for (int i = 0; i < BOOT_WORDS + 5; i++)
+        strcat(line, "ip=dhcp ");
+    cr_assert_eq(boot_line_parse(line, &boot), 0, "%s", fail_text());
+    cr_expect_null(boot.ip[BOOT_WORDS], "more were taken than there is room for");
+}
+
 Test(boot_line, refuses_a_command_of_too_many_words)
 {
     char line[256] = "--";

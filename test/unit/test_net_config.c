@@ -35,6 +35,67 @@ Test(net_config, everything_at_once)
     cr_assert(config.kind == NET_KIND_FD && config.queues == 3 && config.fds[2] == 9, "descriptors");
 }
 
+Test(net_config, what_the_guest_is_told)
+{
+    static const struct {
+        const char *text, *word;
+    } rows[] = {
+        {"tap=a", ""},
+        {"tap=a,ip=dhcp", "ip=:::::eth1:dhcp"},
+        {"tap=a,ip=auto6,dns=fd09::53", "ip=:::::eth1:auto6:[fd09::53]"},
+        {"tap=a,ip=10.9.0.2/24", "ip=10.9.0.2:::255.255.255.0::eth1:off"},
+        {"tap=a,ip=10.9.0.2/32,gw=10.9.0.1,dns=1.1.1.1",
+         "ip=10.9.0.2::10.9.0.1:255.255.255.255::eth1:off:1.1.1.1"},
+        {"tap=a,ip=10.9.0.2/1", "ip=10.9.0.2:::128.0.0.0::eth1:off"},
+        {"tap=a,dns=1.1.1.1,gw=fd09::1,ip=fd09:0::2/64", "ip=[fd09::2]::[fd09::1]:64::eth1:off:1.1.1.1"},
+        {"tap=a,ip=fd09::2/128", "ip=[fd09::2]:::128::eth1:off"},
+        {"tap=a,ip=1111:2222:3333:4444:5555:6666:7777:8888/"
+         "128,gw=1111:2222:3333:4444:5555:6666:7777:9999,dns=1111:2222:"
+         "3333:4444:5555:6666:7777:aaaa",
+         "ip=[1111:2222:3333:4444:5555:6666:7777:8888]::[1111:2222:3333:4444:5555:6666:7777:9999]:128::eth1:"
+         "off:[1111:"
+         "2222:3333:4444:5555:6666:7777:aaaa]"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct net_config config;
+        char word[NET_WORD_MAX];
+        cr_assert_eq(net_config_parse(rows[i].text, &config), 0, "%s: %s", rows[i].text, fail_text());
+        cr_expect_str_eq(net_config_word(&config, 1, word), rows[i].word, "%s became %s", rows[i].text, word);
+    }
+}
+
+Test(net_config, passt)
+{
+    struct net_config config;
+    cr_assert_eq(net_config_parse("passt=auto,tcp=8080:80,udp=53,tcp=127.0.0.1/2222:22,mtu=1500", &config), 0,
+                 "%s", fail_text());
+    cr_assert(config.kind == NET_KIND_PASST && !config.socket[0] && config.mtu == 1500, "auto");
+    cr_assert_eq(config.forward_count, 3, "%u forwards", config.forward_count);
+    cr_assert(!config.forwards[0].udp && config.forwards[1].udp, "kinds");
+    cr_assert_str_eq(config.forwards[2].ports, "127.0.0.1/2222:22", "ports");
+    cr_assert_eq(net_config_parse("passt=/run/user/1000/passt.sock", &config), 0, "%s", fail_text());
+    cr_assert_str_eq(config.socket, "/run/user/1000/passt.sock", "socket");
+    char many[1024] = "passt=auto";
+    for (unsigned i = 0; i < NET_FORWARDS_MAX; i++)
+        strcat(many, ",tcp=80");
+    cr_assert_eq(net_config_parse(many, &config), 0, "%s", fail_text());
+    strcat(many, ",tcp=80");
+    cr_assert_lt(net_config_parse(many, &config), 0, "one too many was taken");
+}
+
+Test(net_config, no_passt_is_told_of)
+{
+    struct net_config config;
+    struct net_port port;
+    cr_assert_eq(net_config_parse("passt=/nowhere/passt.sock", &config), 0, "%s", fail_text());
+    cr_expect_eq(net_port_open(&config, &port), -ENOENT, "it is connected to nothing");
+    cr_expect_not_null(strstr(fail_text(), "nobody listens there"), "%s", fail_text());
+    cr_assert_eq(net_config_parse("passt=auto", &config), 0, "%s", fail_text());
+    setenv("PATH", "/nowhere", 1);
+    cr_expect_eq(net_port_open(&config, &port), -ENOENT, "it was started from nowhere");
+    cr_expect_not_null(strstr(fail_text(), "apt-get install passt"), "%s", fail_text());
+}
+
 Test(net_config, refusals_say_what_and_why)
 {
     static const struct {
@@ -61,6 +122,30 @@ Test(net_config, refusals_say_what_and_why)
         {"fd=3,queues=2", "fd=3:4"},
         {"tap=a,colour=red", "there is no 'colour'"},
         {"tap=a,rx-bw=0", "SIZE"},
+        {"tap=a,ip=10.9.0.2", "ADDRESS/LENGTH"},
+        {"tap=a,ip=10.9.0.2/0", "1 to 32"},
+        {"tap=a,ip=10.9.0.2/33", "1 to 32"},
+        {"tap=a,ip=fd09::2/129", "1 to 128"},
+        {"tap=a,ip=10.9.0/24", "no address"},
+        {"tap=a,ip=10.9.0.2 root=/24", "no address"},
+        {"tap=a,gw=10.9.0.1", "need ip="},
+        {"tap=a,ip=dhcp,gw=10.9.0.1", "of its own kind"},
+        {"tap=a,ip=10.9.0.2/24,gw=fd09::1", "of its own kind"},
+        {"tap=a,ip=10.9.0.2/24,dns=resolver", "no address"},
+        {"passt=", "auto"},
+        {"passt=/a/very/long/name/of/a/socket/that/no/address/of/a/socket/has/room/for/because/it/takes/one/"
+         "hundred/and/"
+         "seven",
+         "107 characters"},
+        {"passt=auto,queues=2", "one queue"},
+        {"passt=auto,tcp=", "passt(1)"},
+        {"passt=auto,tcp=--help", "passt(1)"},
+        {"passt=auto,tcp=80;81", "passt(1)"},
+        {"passt=auto,udp=1111111111222222222233333333334444444444555555555566666666667777", "passt(1)"},
+        {"passt=/run/p,tcp=80", "only passt=auto"},
+        {"tap=a,tcp=80", "only passt=auto"},
+        {"tap=a,map-gw=on", "only passt=auto"},
+        {"passt=auto,map-gw=yes", "on or off"},
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         struct net_config config;
