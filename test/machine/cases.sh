@@ -586,7 +586,9 @@ forks()
     "$payload/stellarium" init
     "$payload/stellarium" import root plain
     "$payload/stellarium" clone plain volume
-    start "steps 12" --volume volume --cpus "$1" --api-sock socket --allow-fork
+    card=none
+    [ ! -c /dev/net/tun ] || card=tap=forks
+    start "steps 12" --volume volume --cpus "$1" --api-sock socket --allow-fork --net "$card"
     wait_for "step=3" || give_up
     "$payload/voltctl" fork ./socket one two || give_up
     "$payload/voltctl" fork one three || give_up
@@ -598,6 +600,7 @@ forks()
     expect_fact reseeded 0
     for copy in one two three; do
         copy_ended "$copy"
+        grep -q "net 0: the link is down" "run/$copy.log" || { echo "$copy is on the network of another" && return 1; }
         [ "$kernel" != ours ] || [ "$(fact reseeded)" -ge 1 ] || { echo "$copy has the random numbers of another" && return 1; }
     done
     "$payload/stellarium" commit volume checked
