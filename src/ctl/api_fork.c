@@ -78,7 +78,7 @@ static void free_forking(struct api_forking *forking)
 
 /* In the copy number `index`. */
 static _Noreturn void begin_copy(struct ctl *ctl, struct machine_copy *copy, struct api_forking *forking,
-                                 unsigned index)
+                                 unsigned index, uint64_t forked_us)
 {
     const int *fds = forking->request->descriptors + (size_t)index * forking->each;
     const char *id = forking->ids[index];
@@ -94,7 +94,8 @@ static _Noreturn void begin_copy(struct ctl *ctl, struct machine_copy *copy, str
                                   .id = id,
                                   .sandbox = &ctl->base->sandbox,
                                   .listen_fd = fds[LISTENER],
-                                  .run = forking->run};
+                                  .run = forking->run,
+                                  .forked_us = forked_us};
     ctl->config.copied(&ctl->config, &made);
     _exit(MACHINE_HOST_FAILED);
 }
@@ -111,9 +112,10 @@ static int make_copies(struct ctl *ctl, struct api_forking *forking)
     if (r < 0)
         return r;
     for (unsigned i = 0; r == 0 && i < forking->count; i++) {
+        uint64_t now_us = api_now_us();
         forking->pids[i] = fork();
         if (forking->pids[i] == 0)
-            begin_copy(ctl, copy, forking, i);
+            begin_copy(ctl, copy, forking, i, now_us);
         if (forking->pids[i] < 0)
             r = fail_errno(-errno, "copy %u of %u: fork", i + 1, forking->count);
     }

@@ -1,6 +1,7 @@
 /* Snapshots: saving a machine into files, and going on from them. */
 #include "ctl/api.h"
 
+#include "base/log.h"
 #include "snapshot.h"
 #include "snapshot_config.h"
 #include "snapshot_store.h"
@@ -220,6 +221,9 @@ int api_start_copy(struct api_call *call)
     ctl->built.clock_catches_up = true;
     if (r == 0)
         r = run_built(ctl);
+    if (r == 0)
+        say("goes on as a copy of process %d, %llu us after the fork", (int)getppid(),
+            (unsigned long long)(api_now_us() - copy->forked_us));
     return loaded(call, r, begin);
 }
 

@@ -19,6 +19,7 @@ struct ctl_copy {
     const struct sandbox_config *sandbox; /* by which this process is confined */
     int listen_fd;                        /* its control socket, which listens */
     bool run;                             /* or it stays paused */
+    uint64_t forked_us;                   /* the monotonic clock before fork(2) */
 };
 
 struct ctl_config {

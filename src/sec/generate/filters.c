@@ -315,6 +315,8 @@ static const struct rule rules[] = {
     ANY(LOOP | COPIES, epoll_create1),
     /* How old is this kernel? libev asks. */
     ANY(LOOP | COPIES, uname),
+    /* Whose copy it is, for its log. */
+    ANY(LOOP | COPIES, getppid),
     /* Its standard input, output and error, and where its control socket is. */
     ANY(LOOP | COPIES, dup2),
     ANY(LOOP | COPIES, getsockname),
