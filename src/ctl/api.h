@@ -7,13 +7,13 @@
  */
 #pragma once
 
+#include "base/unix_listener.h"
 #include "ctl/ctl.h"
 #include "ctl/events.h"
 #include "ctl/http.h"
 #include "ctl/keys.h"
 #include "ctl/logger.h"
 #include "ctl/metrics.h"
-#include "ctl/socket.h"
 #include "snapshot.h"
 
 struct ctl {
@@ -21,7 +21,7 @@ struct ctl {
     struct loop *loop;
     const struct config *base; /* what the command line says */
     struct machine *machine;
-    struct control_socket socket;
+    struct unix_listener socket;
     struct http_server *http;
 
     struct keys_config keys; /* the configuration so far, of the machine once it runs */
