@@ -123,20 +123,25 @@ bool api_reset_paused(struct ctl *ctl);
 void api_saving_ended(struct ctl *ctl);
 void api_reset_ended(struct ctl *ctl);
 
-/* keys_from_config.c: adds to `keys` what `config` has of machine, boot and disks; of cards; of a balloon.
- * -ENOMEM with a message. */
+/* keys_from_config.c: adds to `keys` what `config` has of machine, boot, disks and vsock; of cards; of a
+ * balloon. -ENOMEM with a message. */
 int api_take_config(const struct config *config, struct keys_config *keys);
 int api_take_nets(const struct config *config, struct keys_config *keys);
 int api_take_balloon(const struct config *config, struct keys_config *keys);
 
 /* api_devices.c */
 api_function api_put_drive, api_patch_drive, api_put_net, api_patch_net, api_put_entropy, api_put_serial,
-    api_put_vsock, api_put_pmem, api_put_memory_hotplug, api_unplug;
+    api_put_pmem, api_put_memory_hotplug, api_unplug;
 
 /* api_balloon.c, and what api_start() makes of it. */
 api_function api_put_balloon, api_get_balloon, api_patch_balloon, api_patch_balloon_stats,
     api_patch_balloon_hinting;
 void api_build_balloon(const struct ctl *ctl, struct config *built);
+
+/* api_vsock.c, and what api_start() and a restore make of it: 0, or -ENOMEM, -ENODEV with a message. */
+api_function api_put_vsock;
+int api_build_vsock(const struct ctl *ctl, struct config *built);
+int api_override_vsock(const struct keys_vsock_override *wanted, struct config *built);
 
 /* api_net.c: api_put_net, api_patch_net, and what api_start() makes of them. */
 int api_build_nets(const struct ctl *ctl, struct config *built);

@@ -216,6 +216,8 @@ static int build(struct ctl *ctl, const struct keys_snapshot_load *wanted)
     int r = snapshot_make_config(&ctl->snapshot, ctl->base, &ctl->built);
     for (size_t i = 0; r == 0 && i < wanted->network_overrides.count; i++)
         r = override_net(&ctl->built, (struct keys_network_override *)wanted->network_overrides.items + i);
+    if (r == 0)
+        r = api_override_vsock(wanted->vsock_override, &ctl->built);
     if (wanted->huge_pages.value != KEYS_RESTORE_SNAPSHOT)
         ctl->built.pages = pages[wanted->huge_pages.value];
     ctl->built.stay_paused = !wanted->resume_vm.value;
@@ -250,8 +252,6 @@ int api_put_snapshot_load(struct api_call *call, void *object)
         return load_fault(call, -EINVAL,
                           "The requested operation is not supported: a handler of page faults (Uffd): memory "
                           "that is in a file is read when it is touched.");
-    if (wanted->vsock_override)
-        return load_fault(call, -EINVAL, "The requested operation is not supported: a vsock device.");
     int r = snapshot_open(wanted->snapshot_path,
                           wanted->mem_backend ? wanted->mem_backend->backend_path : wanted->mem_file_path,
                           &ctl->snapshot);

@@ -38,6 +38,7 @@ struct sandbox_config {
     unsigned path_count;
     bool opens_files;      /* the loop opens files later, or has a control socket */
     bool forks;            /* a copy of the process writes snapshots */
+    bool connects;         /* to Unix sockets of the host's programs, for its guest */
     unsigned user, group;  /* to become; 0: as it is */
     bool net;              /* its network cards come and go on the host */
     int trap_status;       /* the process's exit status after a call that is not allowed */

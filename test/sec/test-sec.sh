@@ -43,10 +43,10 @@ try_all()
     local column=$1 thread=$2 bad=0 count=0 name expected
     shift 2
     while read -r name expected; do
-        if [ -z "$landlock" ] && [[ $column = [35] ]] && [ "$expected" = R ] && [[ $name != ring* ]]; then
+        if [ -z "$landlock" ] && [[ $column = [356] ]] && [ "$expected" = R ] && [[ $name != ring* ]]; then
             continue # only Landlock refuses it
         fi
-        rm -f vm.sock
+        rm -f vm.sock guest.vsock
         try "$name" "$thread" "$expected" "$@" || bad=1
         count=$((count + 1))
     done < <(EVIL=list "$evil" | cut -d ' ' -f "1,$column")
@@ -162,6 +162,7 @@ allowed_folder_missing()
 tap_run "an evil loop" try_all 2 loop
 tap_run "an evil loop with a control socket" try_all 3 loop --api-sock vm.sock --allow-path allowed/file --allow-path read-only,ro
 tap_run "an evil loop that may make files" try_all 5 loop --api-sock vm.sock --allow-path allowed --allow-path read-only,ro
+tap_run "an evil loop with a vsock device" try_all 6 loop --vsock cid=3,uds=guest.vsock
 tap_run "an evil vCPU" try_all 4 vcpu
 tap_run "seen from outside" seen_from_outside
 tap_run "switched off, loudly" switched_off
