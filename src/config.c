@@ -34,6 +34,7 @@ void config_free(struct config *config)
     free(config->net_bridge);
     free(config->name);
     free(config->restore);
+    free(config->vsock.path);
     for (unsigned i = 0; i < config->drive_count; i++) {
         free(config->drives[i].path);
         free(config->drives[i].id);

@@ -28,6 +28,12 @@ struct balloon_config {
     unsigned stats_seconds; /* 0: no statistics */
 };
 
+struct vsock_config {
+    char *path;   /* of the Unix socket; NULL: no such device */
+    uint32_t cid; /* the guest's address */
+    bool has_cid;
+};
+
 enum serial_kind { SERIAL_STDIO, SERIAL_FILE, SERIAL_OFF };
 
 struct config {
@@ -39,6 +45,7 @@ struct config {
     struct net_config nets[NET_CONFIG_MAX];
     unsigned net_count;
     struct balloon_config balloon;
+    struct vsock_config vsock;
     char *net_backend, *net_bridge; /* of the card that the last two options make together; NULL: not given */
     char *name;                     /* the VM's name; NULL: it has none */
     char *cas_store;                /* the Stellarium store of such drives; NULL: $STELLARIUM_STORE */

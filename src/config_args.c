@@ -33,7 +33,8 @@ static const struct argp_option options[] = {
     {"cmdline", OPTION_CMDLINE, "WORDS", 0, "replace the default kernel command line", 1},
     {"restore", OPTION_RESTORE, "DIR|cas:NAME", 0,
      "in place of a kernel: go on from a snapshot in a folder or in the store (voltctl snapshot makes one). "
-     "Disks and network cards that are given take the places of those that it had, in their order",
+     "Disks, network cards and a vsock device that are given take the places of those that it had, in their "
+     "order",
      1},
 
     {NULL, 0, NULL, 0, "What it has:", 2},

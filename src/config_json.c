@@ -99,7 +99,6 @@ static int take_sections(const char *path, const json_t *root, struct config *co
         {"machine-config", JSON_OBJECT, take_machine, NULL},
         {"serial", JSON_OBJECT, take_serial, NULL},
         OTHER("cpu-config", JSON_OBJECT),
-        OTHER("vsock", JSON_OBJECT),
         OTHER("logger", JSON_OBJECT),
         OTHER("metrics", JSON_OBJECT),
         OTHER("mmds-config", JSON_OBJECT),

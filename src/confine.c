@@ -68,9 +68,19 @@ static int add_nets(struct sandbox_config *wanted, const struct config *config)
                : 0;
 }
 
+/* A host's program is connected to when the guest does. Landlock has no say in that. */
+static int add_vsock(struct sandbox_config *wanted, const struct config *config, char folder[PATH_MAX])
+{
+    if (!config->vsock.path)
+        return 0;
+    wanted->connects = true;
+    return sandbox_add_path(
+        wanted, &(struct sandbox_path){.path = folder_of(config->vsock.path, folder), .removes = true});
+}
+
 int confine(const struct config *config)
 {
-    static char folders[CONFIG_DRIVES_MAX][PATH_MAX], control[PATH_MAX];
+    static char folders[CONFIG_DRIVES_MAX][PATH_MAX], control[PATH_MAX], sockets[PATH_MAX];
     struct sandbox_config wanted = config->sandbox;
     int r = 0;
     wanted.trapped = terminal_restore;
@@ -79,6 +89,8 @@ int confine(const struct config *config)
         r = add_drive(&wanted, config, &config->drives[i], folders[i]);
     if (r == 0)
         r = add_nets(&wanted, config);
+    if (r == 0)
+        r = add_vsock(&wanted, config, sockets);
     if (r == 0 && config->control_socket) {
         wanted.opens_files = wanted.forks = true;
         wanted.copies = config->sandbox.copies;

@@ -34,4 +34,4 @@ extern const struct device_kind *const device_kinds[];
 #define DEVICE_KINDS_MAX 16u
 
 /* One for each file. */
-extern const struct device_kind device_drive, device_entropy, device_net, device_balloon;
+extern const struct device_kind device_drive, device_entropy, device_net, device_balloon, device_vsock;

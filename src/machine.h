@@ -91,6 +91,7 @@ struct machine_copy {
     struct snapshot snapshot; /* without memory of its own */
     struct guest_mem mem;
     int kvm_fd;
+    int vsock_fd; /* a socket that listens, for the vsock device; -1: there is none */
     struct disk *disks[CONFIG_DRIVES_MAX];
 };
 

@@ -251,11 +251,37 @@ static int load_balloon(void *owner, struct state_reader *from, uint16_t version
     return 0;
 }
 
+/* ---- The vsock device ---- */
+
+static int save_vsock(const void *owner, struct state_writer *to)
+{
+    const struct vsock_config *vsock = &((const struct config *)owner)->vsock;
+    if (!vsock->path)
+        return 0;
+    state_put(to, &vsock->cid, sizeof(vsock->cid));
+    put_text(to, vsock->path);
+    return 0;
+}
+
+static int load_vsock(void *owner, struct state_reader *from, uint16_t version)
+{
+    struct vsock_config *vsock = &((struct config *)owner)->vsock;
+    (void)version;
+    int r = state_get(from, &vsock->cid, sizeof(vsock->cid));
+    if (r == 0)
+        r = get_text(from, &vsock->path);
+    if (r == 0 && !vsock->path)
+        r = fail(-EBADMSG, "saved state has a vsock device that is damaged");
+    vsock->has_cid = true;
+    return r;
+}
+
 static const struct state_part parts[] = {
     {"CONF", 1, STATE_REQUIRED, save_machine, load_machine},
     {"DRIV", 1, STATE_OPTIONAL, save_drives, load_drives},
     {"NETS", 1, STATE_OPTIONAL, save_nets, load_nets},
     {"BALN", 1, STATE_REQUIRED, save_balloon, load_balloon},
+    {"VSCK", 1, STATE_OPTIONAL, save_vsock, load_vsock},
 };
 
 int snapshot_save_config(const struct config *config, struct state_writer *to)
@@ -322,6 +348,18 @@ static int override_nets(struct config *config, const struct config *given)
     return 0;
 }
 
+/* The guest learns of another address: it is told to look. */
+static int override_vsock(struct config *config, const struct config *given)
+{
+    if (!given->vsock.path && !given->vsock.has_cid)
+        return 0;
+    if (!config->vsock.path)
+        return fail(-EINVAL, "--vsock: the snapshot's machine has no vsock device");
+    if (given->vsock.has_cid)
+        config->vsock.cid = given->vsock.cid;
+    return given->vsock.path ? config_set_text(&config->vsock.path, given->vsock.path) : 0;
+}
+
 static int override_config(struct config *config, const struct config *given)
 {
     struct config fresh;
@@ -338,6 +376,8 @@ static int override_config(struct config *config, const struct config *given)
     int r = override_drives(config, given);
     if (r == 0)
         r = override_nets(config, given);
+    if (r == 0)
+        r = override_vsock(config, given);
     if (r == 0 && given->cas_store)
         r = config_set_text(&config->cas_store, given->cas_store);
     if (r == 0 && given->name)

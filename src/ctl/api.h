@@ -7,13 +7,13 @@
  */
 #pragma once
 
+#include "base/unix_listener.h"
 #include "ctl/ctl.h"
 #include "ctl/events.h"
 #include "ctl/http.h"
 #include "ctl/keys.h"
 #include "ctl/logger.h"
 #include "ctl/metrics.h"
-#include "ctl/socket.h"
 #include "snapshot.h"
 
 struct ctl {
@@ -21,7 +21,7 @@ struct ctl {
     struct loop *loop;
     const struct config *base; /* what the command line says */
     struct machine *machine;
-    struct control_socket socket;
+    struct unix_listener socket;
     struct http_server *http;
 
     struct keys_config keys; /* the configuration so far, of the machine once it runs */
@@ -132,20 +132,25 @@ api_function api_put_fork;
 bool api_fork_paused(struct ctl *ctl);
 void api_fork_ended(struct ctl *ctl);
 
-/* keys_from_config.c: adds to `keys` what `config` has of machine, boot and disks; of cards; of a balloon.
- * -ENOMEM with a message. */
+/* keys_from_config.c: adds to `keys` what `config` has of machine, boot, disks and vsock; of cards; of a
+ * balloon. -ENOMEM with a message. */
 int api_take_config(const struct config *config, struct keys_config *keys);
 int api_take_nets(const struct config *config, struct keys_config *keys);
 int api_take_balloon(const struct config *config, struct keys_config *keys);
 
 /* api_devices.c */
 api_function api_put_drive, api_patch_drive, api_put_net, api_patch_net, api_put_entropy, api_put_serial,
-    api_put_vsock, api_put_pmem, api_put_memory_hotplug, api_unplug;
+    api_put_pmem, api_put_memory_hotplug, api_unplug;
 
 /* api_balloon.c, and what api_start() makes of it. */
 api_function api_put_balloon, api_get_balloon, api_patch_balloon, api_patch_balloon_stats,
     api_patch_balloon_hinting;
 void api_build_balloon(const struct ctl *ctl, struct config *built);
+
+/* api_vsock.c, and what api_start() and a restore make of it: 0, or -ENOMEM, -ENODEV with a message. */
+api_function api_put_vsock;
+int api_build_vsock(const struct ctl *ctl, struct config *built);
+int api_override_vsock(const struct keys_vsock_override *wanted, struct config *built);
 
 /* api_net.c: api_put_net, api_patch_net, and what api_start() makes of them. */
 int api_build_nets(const struct ctl *ctl, struct config *built);

@@ -24,9 +24,10 @@ const char *api_os_error(int error)
     static char message[128];
     error = abs(error);
     /* Firecracker is linked with musl, which has other words for these. */
-    const char *words = error == ENOMEM  ? "Out of memory"
-                        : error == EBUSY ? "Resource busy"
-                                         : strerror(error);
+    const char *words = error == ENOMEM       ? "Out of memory"
+                        : error == EBUSY      ? "Resource busy"
+                        : error == EADDRINUSE ? "Address in use"
+                                              : strerror(error);
     snprintf(message, sizeof(message), "%s (os error %d)", words, error);
     return message;
 }

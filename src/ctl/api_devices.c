@@ -184,12 +184,6 @@ int api_put_serial(struct api_call *call, void *object)
     return 0;
 }
 
-int api_put_vsock(struct api_call *call, void *object)
-{
-    (void)object;
-    return api_fault(call, -EINVAL, "The requested operation is not supported: a vsock device.");
-}
-
 int api_put_pmem(struct api_call *call, void *object)
 {
     (void)object;

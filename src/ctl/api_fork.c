@@ -13,12 +13,19 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-enum { LISTENER, INPUT, OUTPUT, LOG, FIXED }; /* descriptors of a copy, then those of its disks */
+enum {
+    LISTENER,
+    INPUT,
+    OUTPUT,
+    LOG,
+    FIXED
+}; /* descriptors of a copy; then of its vsock device and its disks */
 
 struct api_forking {
     struct http_request *request;
     char **ids;
     unsigned count, each; /* copies, and descriptors of each */
+    unsigned others;      /* those that are not of disks */
     bool resume;          /* the VM ran: it goes on */
     bool run;             /* the copies run */
     uint64_t begin_us;
@@ -82,7 +89,9 @@ static _Noreturn void begin_copy(struct ctl *ctl, struct machine_copy *copy, str
 {
     const int *fds = forking->request->descriptors + (size_t)index * forking->each;
     const char *id = forking->ids[index];
-    machine_copy_begin(ctl->machine, copy, fds, FIXED, fds + FIXED);
+    machine_copy_begin(ctl->machine, copy, fds, forking->others, fds + forking->others);
+    if (forking->others > FIXED)
+        copy->vsock_fd = fds[FIXED];
     if (dup2(fds[INPUT], STDIN_FILENO) < 0 || dup2(fds[OUTPUT], STDOUT_FILENO) < 0 ||
         dup2(fds[LOG], STDERR_FILENO) < 0)
         _exit(MACHINE_HOST_FAILED);
@@ -106,7 +115,7 @@ static int make_copies(struct ctl *ctl, struct api_forking *forking)
     int r = 0;
     for (unsigned i = 0; r == 0 && i < forking->count; i++)
         r = machine_copy_disks(ctl->machine,
-                               forking->request->descriptors + (size_t)i * forking->each + FIXED);
+                               forking->request->descriptors + (size_t)i * forking->each + forking->others);
     if (r == 0)
         r = machine_copy_new(ctl->machine, &copy);
     if (r < 0)
@@ -191,9 +200,9 @@ static int check_request(struct api_call *call, const struct keys_fork *wanted, 
     if (call->request->descriptor_count != count * each)
         return api_fault(call, -EINVAL,
                          "Fork error: %u descriptors came with the request, and a copy needs %u: a listening "
-                         "socket, its input, output and log, and an empty file for each of %u disks (voltctl "
-                         "fork hands them in).",
-                         call->request->descriptor_count, each, each - FIXED);
+                         "socket, its input, output and log, another socket for a vsock device, and an empty "
+                         "file for each disk that is written to (voltctl fork hands them in).",
+                         call->request->descriptor_count, each);
     if (wanted->ids.count != count)
         return api_fault(call, -EINVAL, "Fork error: %zu ids for %llu copies.", wanted->ids.count,
                          (unsigned long long)count);
@@ -207,7 +216,8 @@ int api_put_fork(struct api_call *call, void *object)
 {
     struct keys_fork *wanted = object;
     struct ctl *ctl = call->ctl;
-    unsigned each = FIXED + machine_written_disks(ctl->machine);
+    unsigned others = FIXED + (ctl->built.vsock.path != NULL);
+    unsigned each = others + machine_written_disks(ctl->machine);
     int r = check_request(call, wanted, each);
     if (r < 0)
         return r;
@@ -219,6 +229,7 @@ int api_put_fork(struct api_call *call, void *object)
                                     .ids = wanted->ids.items,
                                     .count = (unsigned)wanted->count.value,
                                     .each = each,
+                                    .others = others,
                                     .resume = running,
                                     .run = wanted->resume_vm.value,
                                     .begin_us = api_now_us()};

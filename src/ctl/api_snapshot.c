@@ -207,6 +207,18 @@ int api_restore_base(struct api_call *call)
     return loaded(call, r, begin);
 }
 
+/* Where the socket is that the copy was given. */
+static int take_vsock_path(struct ctl *ctl, int fd)
+{
+    struct unix_listener listener;
+    int r = unix_listener_adopt(fd, &listener);
+    if (r < 0)
+        return r;
+    free(ctl->built.vsock.path);
+    ctl->built.vsock.path = listener.path;
+    return 0;
+}
+
 int api_start_copy(struct api_call *call)
 {
     struct ctl *ctl = call->ctl;
@@ -216,6 +228,8 @@ int api_start_copy(struct api_call *call)
     int r = snapshot_make_config(&copy->machine->snapshot, ctl->base, &ctl->built);
     for (unsigned i = 0; i < ctl->built.net_count; i++) /* who else is where the other VM is? */
         ctl->built.nets[i].kind = NET_KIND_NONE;
+    if (r == 0 && copy->machine->vsock_fd >= 0)
+        r = take_vsock_path(ctl, copy->machine->vsock_fd);
     ctl->built.copy = copy->machine;
     ctl->built.stay_paused = !copy->run;
     ctl->built.clock_catches_up = true;
@@ -237,6 +251,8 @@ static int build(struct ctl *ctl, const struct keys_snapshot_load *wanted)
     int r = snapshot_make_config(&ctl->snapshot, ctl->base, &ctl->built);
     for (size_t i = 0; r == 0 && i < wanted->network_overrides.count; i++)
         r = override_net(&ctl->built, (struct keys_network_override *)wanted->network_overrides.items + i);
+    if (r == 0)
+        r = api_override_vsock(wanted->vsock_override, &ctl->built);
     if (wanted->huge_pages.value != KEYS_RESTORE_SNAPSHOT)
         ctl->built.pages = pages[wanted->huge_pages.value];
     ctl->built.stay_paused = !wanted->resume_vm.value;
@@ -271,8 +287,6 @@ int api_put_snapshot_load(struct api_call *call, void *object)
         return load_fault(call, -EINVAL,
                           "The requested operation is not supported: a handler of page faults (Uffd): memory "
                           "that is in a file is read when it is touched.");
-    if (wanted->vsock_override)
-        return load_fault(call, -EINVAL, "The requested operation is not supported: a vsock device.");
     int r = snapshot_open(wanted->snapshot_path,
                           wanted->mem_backend ? wanted->mem_backend->backend_path : wanted->mem_file_path,
                           &ctl->snapshot);

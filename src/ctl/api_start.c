@@ -71,6 +71,8 @@ static int build(struct ctl *ctl, const struct config *base)
         r = build_drives(ctl, built);
     if (r == 0)
         r = build_nets(ctl, base, built);
+    if (r == 0)
+        r = api_build_vsock(ctl, built);
     api_build_balloon(ctl, built);
     built->control_socket = ctl->socket.path;
     built->same_folders = ctl->config.firecracker;

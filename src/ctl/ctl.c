@@ -257,8 +257,8 @@ static int open_metrics(struct ctl *ctl)
 static int open_socket(struct ctl *ctl)
 {
     const struct ctl_config *config = &ctl->config;
-    int r = config->copy ? control_socket_adopt(config->copy->listen_fd, &ctl->socket)
-                         : control_socket_listen(config->socket_path, !config->firecracker, &ctl->socket);
+    int r = config->copy ? unix_listener_adopt(config->copy->listen_fd, &ctl->socket)
+                         : unix_listener_open(config->socket_path, !config->firecracker, &ctl->socket);
     if (r == -EADDRINUSE && config->firecracker)
         return fail(r, "%sFailed to open the API socket at: %s. Check that it is not already used.",
                     ending_words(ctl), config->socket_path);
@@ -365,7 +365,7 @@ void ctl_free(struct ctl *ctl, int status)
     events_send(&ctl->events, "ended", more);
     (void)api_write_metrics(ctl);
     if (ctl->socket.path)
-        control_socket_remove(&ctl->socket);
+        unix_listener_remove(&ctl->socket);
     http_server_free(ctl->http);
     json_free(&keys_config_struct, &ctl->keys);
     json_free(&keys_serial_struct, &ctl->serial);

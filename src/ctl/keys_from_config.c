@@ -63,9 +63,22 @@ static int take_drives(const struct config *config, struct keys_config *keys)
     return 0;
 }
 
+static int take_vsock(const struct config *config, struct keys_config *keys)
+{
+    if (!config->vsock.path)
+        return 0;
+    keys->vsock = calloc(1, sizeof(*keys->vsock));
+    if (!keys->vsock)
+        return no_memory();
+    keys->vsock->guest_cid = (struct json_number){config->vsock.cid, true};
+    return api_set_text(&keys->vsock->uds_path, config->vsock.path);
+}
+
 int api_take_config(const struct config *config, struct keys_config *keys)
 {
     int r = take_machine(config, keys);
+    if (r == 0)
+        r = take_vsock(config, keys);
     if (r == 0 && (config->kernel || config->snapshot)) {
         r = take_boot(config, keys);
         if (r == 0)

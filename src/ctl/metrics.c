@@ -80,12 +80,12 @@ static const char *kind_of(const struct virtio_device *device)
     return dash ? dash + 1 : device->ops->name;
 }
 
-/* One metric of the devices with these `ops` (NULL: of all); `offset` as in struct virtio_counter. */
-static void add_devices(struct text *text, const struct metrics_view *view, const struct virtio_ops *ops,
-                        const char *name, const char *help, size_t offset)
+/* One metric of the devices with these `ops` (NULL: of all), whose head was told; `offset` as in struct
+ * virtio_counter. */
+static void add_samples(struct text *text, const struct metrics_view *view, const struct virtio_ops *ops,
+                        const char *name, size_t offset)
 {
     const struct virtio_device *device;
-    head(text, name, "counter", help);
     for (unsigned i = 0; (device = machine_device(view->machine, i)); i++) {
         uint64_t value;
         if (ops && device->ops != ops)
@@ -107,25 +107,41 @@ static bool is_first_of_kind(const struct machine *machine, unsigned index)
     return true;
 }
 
+static void add_counter_of_all(struct text *text, const struct metrics_view *view, const char *name,
+                               const char *help, size_t offset)
+{
+    head(text, name, "counter", help);
+    add_samples(text, view, NULL, name, offset);
+}
+
+/* What the devices with these `ops` count, and what they have. */
+static void add_kind(struct text *text, const struct metrics_view *view, const struct virtio_device *device)
+{
+    const struct virtio_ops *ops = device->ops;
+    for (unsigned i = 0; i < ops->counter_count + ops->gauge_count; i++) {
+        bool counts = i < ops->counter_count;
+        const struct virtio_counter *of = counts ? &ops->counters[i] : &ops->gauges[i - ops->counter_count];
+        char name[80];
+        snprintf(name, sizeof(name), "stardust_%s_%s%s", kind_of(device), of->name, counts ? "_total" : "");
+        head(text, name, counts ? "counter" : "gauge", of->help);
+        add_samples(text, view, ops, name, of->offset);
+    }
+}
+
 static void add_all_devices(struct text *text, const struct metrics_view *view)
 {
     const struct virtio_device *device = machine_device(view->machine, 0);
     if (!device)
         return;
-    add_devices(text, view, NULL, "stardust_device_kicks_total", "Times the driver notified the device.",
-                offsetof(struct virtio_device, kicks));
-    add_devices(text, view, NULL, "stardust_device_interrupts_total", "Interrupts for finished requests.",
-                offsetof(struct virtio_device, interrupts));
-    add_devices(text, view, NULL, "stardust_device_faults_total", "Times the driver broke the protocol.",
-                offsetof(struct virtio_device, faults));
-    for (unsigned i = 0; (device = machine_device(view->machine, i)); i++) {
-        const struct virtio_ops *ops = device->ops;
-        for (unsigned k = 0; k < ops->counter_count && is_first_of_kind(view->machine, i); k++) {
-            char name[80];
-            snprintf(name, sizeof(name), "stardust_%s_%s_total", kind_of(device), ops->counters[k].name);
-            add_devices(text, view, ops, name, ops->counters[k].help, ops->counters[k].offset);
-        }
-    }
+    add_counter_of_all(text, view, "stardust_device_kicks_total", "Times the driver notified the device.",
+                       offsetof(struct virtio_device, kicks));
+    add_counter_of_all(text, view, "stardust_device_interrupts_total", "Interrupts for finished requests.",
+                       offsetof(struct virtio_device, interrupts));
+    add_counter_of_all(text, view, "stardust_device_faults_total", "Times the driver broke the protocol.",
+                       offsetof(struct virtio_device, faults));
+    for (unsigned i = 0; (device = machine_device(view->machine, i)); i++)
+        if (is_first_of_kind(view->machine, i))
+            add_kind(text, view, device);
 }
 
 static void add_vcpus(struct text *text, const struct machine *machine)

@@ -205,6 +205,13 @@ static const struct alias {
     {"virtio-net", "tx_bytes", "net", "tx_bytes_count"},
     {"virtio-net", "rx_dropped", "net", "rx_fails"},
     {"virtio-net", "tx_dropped", "net", "tx_fails"},
+    {"virtio-vsock", "rx_packets", "vsock", "rx_packets_count"},
+    {"virtio-vsock", "rx_bytes", "vsock", "rx_bytes_count"},
+    {"virtio-vsock", "tx_packets", "vsock", "tx_packets_count"},
+    {"virtio-vsock", "tx_bytes", "vsock", "tx_bytes_count"},
+    {"virtio-vsock", "opened", "vsock", "conns_added"},
+    {"virtio-vsock", "killed", "vsock", "conns_killed"},
+    {"virtio-vsock", "closed", "vsock", "conns_removed"},
 };
 
 /* The device's counter of that name; NULL: its kicks. */

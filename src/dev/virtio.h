@@ -97,6 +97,10 @@ struct virtio_ops {
     const struct virtio_counter *counters;
     unsigned counter_count;
 
+    /* Of what it has now; the same structure. Optional. */
+    const struct virtio_counter *gauges;
+    unsigned gauge_count;
+
     /* Free the device and what it owns. Nothing is in flight. Required. */
     void (*destroy)(struct virtio_device *device);
 };

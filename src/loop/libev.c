@@ -18,9 +18,11 @@ struct loop_libev {
     struct loop_op ready;
 };
 
+/* One shot at a time: each looks first whether there is something. A multishot poll of an epoll descriptor
+ * was seen to stop telling (Linux 6.18) while that had events, after a fork(2) of the process. */
 static void watch_backend(struct loop_libev *libev)
 {
-    loop_watch(libev->loop, &libev->ready, libev->epoll_fd, POLLIN);
+    loop_poll(libev->loop, &libev->ready, libev->epoll_fd, POLLIN);
 }
 
 /* libev's way to run callbacks, asked for only to know that there were some. */
@@ -37,9 +39,9 @@ static void backend_ready(struct loop_op *op, int result, unsigned flags)
     struct loop_libev *libev = container_of(op, struct loop_libev, ready);
     if (result == -ECANCELED)
         return;
+    (void)flags;
     libev->control.due = true;
-    if (!(flags & LOOP_MORE))
-        watch_backend(libev);
+    watch_backend(libev);
 }
 
 /* libev tells epoll of new watchers only when it runs, and runs callbacks, which may start more, after that.

@@ -52,8 +52,8 @@ struct net_config {
 };
 
 /* Reads
- * "tap=NAME|fd=N[:N...]|bridge=NAME|passt=SOCKET|auto|none[,mac=MAC][,mtu=N][,queues=N][,tcp=PORTS][,udp=PORTS]
- * [,map-gw=on|off][,ip=ADDRESS/LENGTH|dhcp|auto6][,gw=ADDRESS][,dns=ADDRESS][,rx-bw=][,rx-ops=][,tx-bw=]
+ * "tap=NAME|fd=N[:N...]|bridge=NAME|passt=SOCKET|auto|none[,mac=MAC][,mtu=N][,queues=N][,tcp=PORTS]
+ * [,udp=PORTS][,map-gw=on|off][,ip=ADDRESS/LENGTH|dhcp|auto6][,gw=ADDRESS][,dns=ADDRESS][,rx-bw=][,rx-ops=][,tx-bw=]
  * [,tx-ops=]". -EINVAL with a message. */
 int net_config_parse(const char *text, struct net_config *ret_config);
 

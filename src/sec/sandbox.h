@@ -39,6 +39,7 @@ struct sandbox_config {
     bool opens_files;      /* the loop opens files later, or has a control socket */
     bool forks;            /* a copy of the process writes snapshots */
     bool copies;           /* and others go on as VMs of their own */
+    bool connects;         /* to Unix sockets of the host's programs, for its guest */
     unsigned user, group;  /* to become; 0: as it is */
     bool net;              /* its network cards come and go on the host */
     int trap_status;       /* the process's exit status after a call that is not allowed */

@@ -42,18 +42,21 @@ static void put_pid(const struct filter *filter)
 
 void filter_choose(const struct sandbox_config *config, bool makes)
 {
-    const struct filter loops[6][2] = {{FILTER(loop), FILTER(loop_net)},
-                                       {FILTER(loop_files), FILTER(loop_files_net)},
-                                       {FILTER(loop_forks), FILTER(loop_forks_net)},
-                                       {FILTER(loop_makes), FILTER(loop_makes_net)},
-                                       {FILTER(loop_copies), FILTER(loop_copies_net)},
-                                       {FILTER(loop_copies_makes), FILTER(loop_copies_makes_net)}};
-    unsigned wanted = config->copies        ? 4u + makes
-                      : makes               ? 3
-                      : config->forks       ? 2
-                      : config->opens_files ? 1
-                                            : 0;
-    chosen[SANDBOX_LOOP] = loops[wanted][config->net];
+    const struct filter loops[6][4] = {
+        {FILTER(loop), FILTER(loop_net), FILTER(loop_unix), FILTER(loop_unix_net)},
+        {FILTER(loop_files), FILTER(loop_files_net), FILTER(loop_files_unix), FILTER(loop_files_unix_net)},
+        {FILTER(loop_forks), FILTER(loop_forks_net), FILTER(loop_forks_unix), FILTER(loop_forks_unix_net)},
+        {FILTER(loop_makes), FILTER(loop_makes_net), FILTER(loop_makes_unix), FILTER(loop_makes_unix_net)},
+        {FILTER(loop_copies), FILTER(loop_copies_net), FILTER(loop_copies_unix),
+         FILTER(loop_copies_unix_net)},
+        {FILTER(loop_copies_makes), FILTER(loop_copies_makes_net), FILTER(loop_copies_makes_unix),
+         FILTER(loop_copies_makes_unix_net)}};
+    unsigned files = config->copies        ? 4u + makes
+                     : makes               ? 3
+                     : config->forks       ? 2
+                     : config->opens_files ? 1
+                                           : 0;
+    chosen[SANDBOX_LOOP] = loops[files][2 * config->connects + config->net];
     chosen[SANDBOX_VCPU] = FILTER(vcpu);
     chosen[SANDBOX_OPENER] = FILTER(opener);
     for (unsigned role = 0; role < SANDBOX_ROLES; role++)

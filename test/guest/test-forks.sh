@@ -205,6 +205,24 @@ disks()
     end copy
 }
 
+# A copy's vsock device has a socket of its own.
+vsock_devices()
+{
+    start vm "pages=10" --allow-fork --vsock "cid=3,uds=$work/run/vm.vsock"
+    ctl fork vm one
+    ctl fork one two
+    [ -S run/one.vsock ] && [ -S run/two.vsock ]
+    request two GET /vm/config '' >/dev/null
+    curl -s --unix-socket run/two.sock http://localhost/vm/config | grep -q "\"uds_path\":\"$work/run/two.vsock\""
+    end one
+    [ ! -e run/one.vsock ] && [ -S run/vm.vsock ] && [ -S run/two.vsock ]
+    # Who connects is heard: there is no such server in the guest.
+    [ -z "$(printf 'CONNECT 5\n' | timeout 5 socat - "UNIX-CONNECT:run/two.vsock")" ] || return 1
+    counts two "$(round vm)"
+    end two
+    end vm
+}
+
 # From a snapshot of the store: its objects stay mapped, also when nobody else has them.
 of_a_restored_one()
 {
@@ -240,5 +258,6 @@ tap_run "forks: paused ones" paused_ones
 tap_run "forks: whoever is killed" killed
 tap_run "forks: what is refused" refusals
 tap_run "forks: disks" disks
+tap_run "forks: vsock devices" vsock_devices
 tap_run "forks: of a restored VM" of_a_restored_one
 tap_done

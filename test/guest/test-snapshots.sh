@@ -111,6 +111,39 @@ by_requests()
     end empty
 }
 
+# A vsock device's socket and address: those of the snapshot, or others.
+vsock_in_another_place()
+{
+    start vm "pages=10" --vsock "cid=5,uds=$work/v" --allow-path "$work"
+    [ -S v ]
+    ctl snapshot vm "$work/snap-vsock"
+    refused "$work/v: is there already, and in use" ctl restore copy snap-vsock
+    restore copy snap-vsock --vsock "cid=6,uds=$work/v2"
+    counts copy 2
+    [ -S v2 ]
+    ctl config copy | grep -q "\"vsock\":{\"guest_cid\":6,\"uds_path\":\"$work/v2\"}"
+    end copy
+    [ ! -e v2 ]
+    local files="\"snapshot_path\":\"$work/snap-vsock/state\",\"mem_file_path\":\"$work/snap-vsock/memory\""
+    ctl start empty --memory 128M
+    request empty PUT /snapshot/load "{$files,\"resume_vm\":true,\"vsock_override\":{\"uds_path\":\"$work/v3\"}}"
+    counts empty 2
+    [ -S v3 ]
+    ctl config empty | grep -q "\"vsock\":{\"guest_cid\":5,\"uds_path\":\"$work/v3\"}"
+    end empty
+    end vm
+    [ ! -e v ]
+    start vm "pages=10"
+    ctl snapshot vm "$work/snap-none"
+    end vm
+    refused "the snapshot's machine has no vsock device" ctl restore copy snap-none --vsock "uds=$work/v"
+    files="\"snapshot_path\":\"$work/snap-none/state\",\"mem_file_path\":\"$work/snap-none/memory\""
+    ctl start empty --memory 128M
+    request empty PUT /snapshot/load "{$files,\"vsock_override\":{\"uds_path\":\"$work/v3\"}}" |
+        grep -q "Load snapshot error: the snapshot has no vsock device"
+    end empty
+}
+
 # What others did to the files is told by name, and no VM starts.
 damaged_files()
 {
@@ -521,6 +554,7 @@ tap_run "snapshots: a chain over the files that it runs from" a_chain_over_its_o
 tap_run "snapshots: another disk in its place" another_disk_in_its_place
 tap_run "snapshots: a paused machine stays so" stays_paused
 tap_run "snapshots: by requests" by_requests
+tap_run "snapshots: a vsock device in another place" vsock_in_another_place
 tap_run "snapshots: damaged files" damaged_files
 tap_run "snapshots: no room" no_room
 tap_run "snapshots: a file too long" a_file_too_long

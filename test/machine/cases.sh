@@ -524,9 +524,70 @@ go_on()
 {
     rm -f console input
     mkfifo input
-    "$vmm" --restore snap --serial stdio --api-sock socket <input >console 2>log &
+    "$vmm" --restore snap --serial stdio --api-sock socket "$@" <input >console 2>log &
     vmm_pid=$!
     exec 3>input
+}
+
+# Sockets between host and guest: both ways, much data, many connections. BYTES CONNECTIONS
+vsock()
+{
+    fresh_root
+    rm -f guest.sock*
+    "$payload/peer" serve unix:guest.sock_1234 &
+    server=$!
+    start "vsock $1 $2" --rootfs root --vsock cid=3,uds=guest.sock
+    wait_for ready=1
+    [ "$(stat -c %a guest.sock)" = 600 ] || give_up
+    "$payload/peer" call unix:guest.sock:52 1 "$1" || give_up
+    "$payload/peer" call unix:guest.sock:52 "$2" 200 || give_up
+    if "$payload/peer" call unix:guest.sock:53 1 1; then give_up; fi
+    # One that lives is not taken over.
+    if "$vmm" --kernel "$payload/hostile" --memory 32M --vsock cid=4,uds=guest.sock 2>second; then give_up; fi
+    grep 'guest.sock: is there already, and in use' second || give_up
+    echo go >&3
+    finish
+    kill "$server"
+    expect_status 0
+    expect_fact called 1
+    expect_fact storm 1
+    expect_fact refused 1
+    [ ! -e guest.sock ] || { echo "the socket is still there" && return 1; }
+}
+
+# A server in the guest lives on after a restore; its connections do not.
+vsock_restored()
+{
+    fresh_root
+    rm -rf snap socket guest.sock* other.sock*
+    start "vsock 1000000 20" --rootfs root --vsock cid=3,uds=guest.sock --api-sock socket
+    wait_for ready=1
+    "$payload/peer" serve unix:other.sock_1234 &
+    server=$!
+    "$payload/peer" hold unix:guest.sock:52 >held 2>&1 &
+    holder=$!
+    sleep 1
+    "$payload/voltctl" pause ./socket || give_up
+    "$payload/voltctl" snapshot ./socket snap || give_up
+    kill -TERM "$vmm_pid"
+    finish
+    expect_status 143
+    wait "$holder" || true
+    go_on --vsock cid=7,uds=other.sock
+    tries=0
+    until [ -S other.sock ]; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 100 ] || give_up
+        sleep 0.1
+    done
+    "$payload/peer" call unix:other.sock:52 1 1000000 || give_up
+    "$payload/peer" call unix:other.sock:52 20 200 || give_up
+    echo go >&3
+    finish
+    kill "$server"
+    expect_status 0
+    expect_fact called 1
+    expect_fact storm 1
 }
 
 # From snapshot to snapshot, each in a process of its own: CPUS TIMES MIB.
@@ -717,6 +778,8 @@ main_group()
     tap_run "a snapshot, restored, memory on both sides of the gap" snapshots 2 1 3584
     tap_run "forks of a running machine, 1 CPU" forks 1
     tap_run "forks of a running machine, 2 CPUs" forks 2
+    tap_run "vsock: both ways" vsock 3000000 300
+    tap_run "vsock: a snapshot, restored" vsock_restored
     tap_run "20 resets to a snapshot, 1 CPU" resets 1 20
     tap_run "20 resets to a snapshot, 2 CPUs" resets 2 20
 }
@@ -734,6 +797,7 @@ ours_group()
     tap_run "ours kernel: memory that the guest frees comes back, in 4 KiB pages" memory_comes_back 64 --thp off
     tap_run "ours kernel: memory of 5120 MiB" memory 5120
     tap_run "ours kernel: forks of a running machine" forks 1
+    tap_run "ours kernel: vsock, both ways" vsock 3000000 100
     tap_run "ours kernel: 3 snapshots, each restored" snapshots 1 3 128
 }
 

@@ -4,12 +4,13 @@ set -euo pipefail
 here=test/machine
 build=${BUILD:-build}
 
-make -s all images guests
+make -s all images guests machine-tests
 payload=$(mktemp -d)
 trap 'rm -rf "$payload"' EXIT
 cp "$build/volt-vmm" "$build/voltctl" "$build/stellarium" "$build/guest/vmlinuz" "$build/guest/initrd.cpio" \
-    "$build/test/guest/hostile" $here/cases.sh "$payload/"
-guest/image/make-image.sh --init "$build/guest/volt-init" --add $here/inside:/usr/bin/inside --size 48M "$payload/rootfs.ext4"
+    "$build/test/guest/hostile" "$build/test/machine/peer" $here/cases.sh "$payload/"
+guest/image/make-image.sh --init "$build/guest/volt-init" --add $here/inside:/usr/bin/inside \
+    --add "$build/test/machine/peer:/usr/bin/peer" --size 48M "$payload/rootfs.ext4"
 groups=(${TAP_ONLY:+"only=$TAP_ONLY"} boot tiny main)
 if ours=$("$build/volt-kernel" path volt 2>/dev/null); then
     cp "$ours" "$payload/vmlinux"

@@ -93,6 +93,8 @@ ACT(socket_inet6, SYS_socket, AF_INET6, SOCK_STREAM, 0)
 ACT(socket_packet, SYS_socket, AF_PACKET, SOCK_RAW, 0)
 ACT(socket_raw, SYS_socket, AF_INET, SOCK_RAW, 1)
 ACT(socket_unix, SYS_socket, AF_UNIX, SOCK_STREAM, 0)
+ACT(socket_unix_closed, SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+ACT(socket_unix_dgram, SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
 ACT(socket_netlink, SYS_socket, AF_NETLINK, SOCK_RAW, 0)
 ACT(socket_vsock, SYS_socket, AF_VSOCK, SOCK_STREAM, 0)
 ACT(socket_alg, SYS_socket, AF_ALG, SOCK_SEQPACKET, 0)
@@ -299,15 +301,19 @@ ACT(write_other, SYS_write, 1, "", 0)
 
 #define MAKES(name, files, makes)                                                                            \
     {                                                                                                        \
-#name, act_##name, 'T', files, 'T', makes, files                                                     \
+#name, act_##name, 'T', files, 'T', makes, files, 'T'                                                \
     }
 #define ROW(name, loop, files, vcpu)                                                                         \
     {                                                                                                        \
-#name, act_##name, loop, files, vcpu, files, files                                                   \
+#name, act_##name, loop, files, vcpu, files, files, loop                                             \
     }
 #define COPIES(name, vcpu, copies)                                                                           \
     {                                                                                                        \
-#name, act_##name, 'T', 'T', vcpu, 'T', copies                                                       \
+#name, act_##name, 'T', 'T', vcpu, 'T', copies, 'T'                                                  \
+    }
+#define CONNECTS(name, files, connects)                                                                      \
+    {                                                                                                        \
+#name, act_##name, 'T', files, 'T', files, files, connects                                           \
     }
 #define NEVER(name) ROW(name, 'T', 'T', 'T')
 
@@ -349,11 +355,13 @@ const struct act acts[] = {
     NEVER(socket_packet),
     NEVER(socket_raw),
     NEVER(socket_unix),
+    CONNECTS(socket_unix_closed, 'T', 'A'),
+    NEVER(socket_unix_dgram),
     NEVER(socket_netlink),
     NEVER(socket_vsock),
     NEVER(socket_alg),
     NEVER(socketpair),
-    NEVER(connect),
+    CONNECTS(connect, 'T', 'R'),
     NEVER(bind),
     COPIES(listen, 'T', 'R'),
     COPIES(getsockname, 'T', 'R'),
@@ -362,22 +370,22 @@ const struct act acts[] = {
     NEVER(sendmmsg),
     ROW(recvmsg, 'T', 'R', 'T'),
     NEVER(open),
-    ROW(openat, 'T', 'R', 'T'),
-    ROW(openat_root, 'T', 'R', 'T'),
-    ROW(openat_kvm, 'T', 'R', 'T'),
-    ROW(openat_mem, 'T', 'R', 'T'),
-    ROW(openat_climbs, 'T', 'R', 'T'),
+    CONNECTS(openat, 'R', 'R'),
+    CONNECTS(openat_root, 'R', 'R'),
+    CONNECTS(openat_kvm, 'R', 'R'),
+    CONNECTS(openat_mem, 'R', 'R'),
+    CONNECTS(openat_climbs, 'R', 'R'),
     MAKES(openat_create, 'T', 'R'),
     NEVER(openat_unnamed),
-    ROW(openat_allowed, 'T', 'A', 'T'),
-    ROW(openat_allowed_write, 'T', 'A', 'T'),
-    ROW(openat_read_only, 'T', 'A', 'T'),
-    ROW(openat_read_only_write, 'T', 'R', 'T'),
+    CONNECTS(openat_allowed, 'A', 'R'),
+    CONNECTS(openat_allowed_write, 'A', 'R'),
+    CONNECTS(openat_read_only, 'A', 'R'),
+    CONNECTS(openat_read_only_write, 'R', 'R'),
     NEVER(openat2),
     NEVER(creat),
     NEVER(handle_at),
     NEVER(open_by_handle),
-    ROW(unlinkat, 'T', 'R', 'T'),
+    CONNECTS(unlinkat, 'R', 'R'),
     NEVER(unlink),
     NEVER(rename),
     NEVER(renameat2),

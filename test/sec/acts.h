@@ -8,8 +8,8 @@ struct act {
     const char *name;
     long (*act)(void);
     /* The loop, the loop of a VM with a control socket, a vCPU, a loop that may make files, one whose copies
-     * go on as VMs. */
-    const char loop, files, vcpu, makes, copies;
+     * go on as VMs, one with a vsock device. */
+    const char loop, files, vcpu, makes, copies, connects;
 };
 
 /* Ends with one that has no name. */

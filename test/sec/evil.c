@@ -47,8 +47,8 @@ __attribute__((constructor)) static void list(void)
     if (!evil || strcmp(evil, "list") != 0)
         return;
     for (size_t i = 0; acts[i].name; i++)
-        printf("%s %c %c %c %c %c\n", acts[i].name, acts[i].loop, acts[i].files, acts[i].vcpu, acts[i].makes,
-               acts[i].copies);
+        printf("%s %c %c %c %c %c %c\n", acts[i].name, acts[i].loop, acts[i].files, acts[i].vcpu,
+               acts[i].makes, acts[i].copies, acts[i].connects);
     fflush(stdout);
     _exit(0);
 }

@@ -46,7 +46,7 @@ try_all()
         if [ -z "$landlock" ] && [[ $column = [356] ]] && [ "$expected" = R ] && [[ $name != ring* ]]; then
             continue # only Landlock refuses it
         fi
-        rm -f vm.sock
+        rm -f vm.sock guest.vsock
         try "$name" "$thread" "$expected" "$@" || bad=1
         count=$((count + 1))
     done < <(EVIL=list "$evil" | cut -d ' ' -f "1,$column")
@@ -163,6 +163,7 @@ tap_run "an evil loop" try_all 2 loop
 tap_run "an evil loop with a control socket" try_all 3 loop --api-sock vm.sock --allow-path allowed/file --allow-path read-only,ro
 tap_run "an evil loop that may make files" try_all 5 loop --api-sock vm.sock --allow-path allowed --allow-path read-only,ro
 tap_run "an evil loop whose copies go on as VMs" try_all 6 loop --api-sock vm.sock --allow-path allowed/file --allow-path read-only,ro --allow-fork
+tap_run "an evil loop with a vsock device" try_all 7 loop --vsock cid=3,uds=guest.vsock
 tap_run "an evil vCPU" try_all 4 vcpu
 tap_run "seen from outside" seen_from_outside
 tap_run "switched off, loudly" switched_off

@@ -1,6 +1,6 @@
 /* The HTTP server, from the client's side of a real socket: what is answered, and what a bad client costs. */
+#include "base/unix_listener.h"
 #include "ctl/http.h"
-#include "ctl/socket.h"
 
 #include <criterion/criterion.h>
 #include <poll.h>
@@ -15,7 +15,7 @@ TestSuite(http, .timeout = 30);
 struct rig {
     struct loop *loop;
     struct http_server *server;
-    struct control_socket socket;
+    struct unix_listener socket;
     char directory[32], path[64];
     struct loop_timer timer;
     struct http_request *held; /* by /later */
@@ -60,7 +60,7 @@ static struct rig *make(size_t body_max, bool raw_errors)
     snprintf(rig->directory, sizeof(rig->directory), "/tmp/http.XXXXXX");
     cr_assert(mkdtemp(rig->directory), "a folder");
     snprintf(rig->path, sizeof(rig->path), "%s/socket", rig->directory);
-    cr_assert_eq(control_socket_listen(rig->path, true, &rig->socket), 0, "%s", fail_text());
+    cr_assert_eq(unix_listener_open(rig->path, true, &rig->socket), 0, "%s", fail_text());
     cr_assert_eq(loop_new(32, &rig->loop), 0, "%s", fail_text());
     rig->timer.op.done = tick;
     const struct http_config config = {
@@ -84,7 +84,7 @@ static void turn(struct rig *rig, unsigned milliseconds)
 static void end(struct rig *rig)
 {
     http_server_free(rig->server);
-    control_socket_remove(&rig->socket);
+    unix_listener_remove(&rig->socket);
     cr_expect_neq(access(rig->path, F_OK), 0, "the socket's file is gone");
     rmdir(rig->directory);
     turn(rig, 1);
@@ -322,23 +322,23 @@ Test(http, the_socket_is_private_and_stale_ones_are_replaced)
     struct stat status;
     cr_assert_eq(lstat(rig->path, &status), 0, "there");
     cr_expect(S_ISSOCK(status.st_mode) && (status.st_mode & 0777) == 0600, "mode %o", status.st_mode);
-    struct control_socket other;
-    cr_expect_eq(control_socket_listen(rig->path, true, &other), -EADDRINUSE,
+    struct unix_listener other;
+    cr_expect_eq(unix_listener_open(rig->path, true, &other), -EADDRINUSE,
                  "one that is listened on is not taken");
     close(rig->socket.fd);
     rig->socket.fd = dup(0); /* the server's, closed by it */
-    cr_expect_eq(control_socket_listen(rig->path, false, &other), -EADDRINUSE,
+    cr_expect_eq(unix_listener_open(rig->path, false, &other), -EADDRINUSE,
                  "nor a stale one if that was not asked for");
-    cr_assert_eq(control_socket_listen(rig->path, true, &other), 0, "%s", fail_text());
-    control_socket_remove(&rig->socket); /* not its file any more */
+    cr_assert_eq(unix_listener_open(rig->path, true, &other), 0, "%s", fail_text());
+    unix_listener_remove(&rig->socket); /* not its file any more */
     cr_expect_eq(access(rig->path, F_OK), 0, "another's socket stays");
     close(other.fd);
-    control_socket_remove(&other);
+    unix_listener_remove(&other);
     cr_expect_neq(access(rig->path, F_OK), 0, "its own goes");
 
     FILE *file = fopen(rig->path, "w");
     fclose(file);
-    cr_expect_eq(control_socket_listen(rig->path, true, &other), -EADDRINUSE, "a file is not removed");
+    cr_expect_eq(unix_listener_open(rig->path, true, &other), -EADDRINUSE, "a file is not removed");
     unlink(rig->path);
     rmdir(rig->directory);
     http_server_free(rig->server);
@@ -348,5 +348,5 @@ Test(http, the_socket_is_private_and_stale_ones_are_replaced)
     char longest[200];
     memset(longest, 'x', sizeof(longest));
     longest[199] = '\0';
-    cr_expect_eq(control_socket_listen(longest, true, &other), -ENAMETOOLONG, "%s", fail_text());
+    cr_expect_eq(unix_listener_open(longest, true, &other), -ENAMETOOLONG, "%s", fail_text());
 }

@@ -3,9 +3,9 @@
  * whose sandbox lets it make none: a listening socket, the files of its console and its log, and an unnamed
  * file for each disk that the VM writes to.
  */
+#include "base/unix_listener.h"
 #include "ctl/ctl.h"
 #include "ctl/keys.h"
-#include "ctl/socket.h"
 #include "ctl/voltctl/voltctl.h"
 
 #include <fcntl.h>
@@ -20,7 +20,7 @@ enum { SOCKET, INPUT, CONSOLE, LOG, FIXED };
 
 struct copy {
     char name[NAME_MAX_BYTES + 1];
-    struct control_socket socket;
+    struct unix_listener socket, vsock;
     pid_t pid;
 };
 
@@ -28,6 +28,7 @@ struct forking {
     const struct invocation *invocation;
     struct copy *copies;
     unsigned count, written_disks;
+    bool has_vsock;
     int fds[CLIENT_DESCRIPTORS_MAX]; /* of one request */
     unsigned fd_count;
 };
@@ -96,17 +97,23 @@ static int open_scratch(struct forking *forking)
                   : add_fd(forking, fd);
 }
 
+static int listen_at(struct forking *forking, const struct invocation *invocation, const char *suffix,
+                     struct unix_listener *listener)
+{
+    char path[PATH_MAX];
+    int r = vm_file(invocation, suffix, path);
+    if (r == 0)
+        r = unix_listener_open(path, true, listener);
+    return r < 0 ? r : add_fd(forking, listener->fd);
+}
+
 static int open_files(struct forking *forking, struct copy *copy)
 {
     struct invocation invocation = of_copy(forking, copy);
-    char path[PATH_MAX];
     int fd = -1;
-    int r = vm_file(&invocation, ".sock", path);
-    if (r == 0)
-        r = control_socket_listen(path, true, &copy->socket);
+    int r = listen_at(forking, &invocation, ".sock", &copy->socket);
     if (r < 0)
         return r;
-    add_fd(forking, copy->socket.fd);
     fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return fail_errno(-errno, "/dev/null");
@@ -118,6 +125,8 @@ static int open_files(struct forking *forking, struct copy *copy)
         r = vm_open_file(&invocation, ".log", &fd);
     if (r == 0)
         r = add_fd(forking, fd);
+    if (r == 0 && forking->has_vsock)
+        r = listen_at(forking, &invocation, ".vsock", &copy->vsock);
     for (unsigned i = 0; r == 0 && i < forking->written_disks; i++)
         r = open_scratch(forking);
     return r;
@@ -131,7 +140,8 @@ static void close_fds(struct forking *forking)
 
 /* ---- Asking ---- */
 
-static int count_disks(const struct invocation *invocation, unsigned *ret_count)
+/* How many disks the VM writes to, and whether it has a vsock device. */
+static int look_at_devices(const struct invocation *invocation, struct forking *forking)
 {
     struct client client;
     struct keys_config config = {0};
@@ -149,9 +159,9 @@ static int count_disks(const struct invocation *invocation, unsigned *ret_count)
     text_free(&error.message);
     if (r < 0)
         return r;
-    *ret_count = 0;
+    forking->has_vsock = config.vsock;
     for (size_t i = 0; i < config.drives.count; i++)
-        *ret_count += !((struct keys_drive *)config.drives.items)[i].is_read_only.value;
+        forking->written_disks += !((struct keys_drive *)config.drives.items)[i].is_read_only.value;
     json_free(&keys_config_struct, &config);
     return 0;
 }
@@ -239,9 +249,12 @@ static int make_some(struct forking *forking, struct copy *copies, unsigned coun
     if (r == 0)
         r = ask(forking, copies, count);
     for (unsigned i = 0; i < count; i++) {
-        if (r < 0 && copies[i].socket.path)
-            control_socket_remove(&copies[i].socket);
+        if (r < 0) {
+            unix_listener_remove(&copies[i].socket);
+            unix_listener_remove(&copies[i].vsock);
+        }
         free(copies[i].socket.path);
+        free(copies[i].vsock.path);
     }
     close_fds(forking);
     return r;
@@ -297,10 +310,10 @@ int do_fork(const struct invocation *invocation)
         return fail(-EINVAL, "fork: give --count, or the copies' names");
     if (forking.count > COPIES_MAX)
         return fail(-EINVAL, "fork: at most %u copies at a time", COPIES_MAX);
-    int r = count_disks(invocation, &forking.written_disks);
+    int r = look_at_devices(invocation, &forking);
     if (r < 0)
         return r;
-    unsigned at_once = CLIENT_DESCRIPTORS_MAX / (FIXED + forking.written_disks);
+    unsigned at_once = CLIENT_DESCRIPTORS_MAX / (FIXED + forking.has_vsock + forking.written_disks);
     if (at_once == 0)
         return fail(-E2BIG, "fork: %s writes to %u disks, which are too many", invocation->name,
                     forking.written_disks);
@@ -308,7 +321,7 @@ int do_fork(const struct invocation *invocation)
     if (!copies)
         return fail(-ENOMEM, "no memory");
     for (unsigned i = 0; i < forking.count; i++)
-        copies[i].socket.fd = -1;
+        copies[i].socket.fd = copies[i].vsock.fd = -1;
     forking.copies = copies;
     r = invocation->rest[0] ? name_given(&forking) : make_names(&forking);
     for (unsigned i = 0; r == 0 && i < forking.count; i += at_once)

@@ -37,7 +37,8 @@
 #define NET    (1u << 9)  /* of a loop whose network cards come and go on the host */
 #define FORKS  (1u << 10) /* of a loop with a control socket: a copy of the process writes snapshots */
 #define MAKES  (1u << 11) /* and of one that may make files for them */
-#define COPIES (1u << 12) /* and of one whose copies go on as VMs of their own */
+#define UNIX   (1u << 12) /* of a loop that connects its guest with Unix sockets (vsock) */
+#define COPIES (1u << 13) /* and of one whose copies go on as VMs of their own */
 
 #define CONDITIONS_MAX 3
 
@@ -332,6 +333,22 @@ static const struct rule rules[] = {
     IF(LOOP | VCPU | OPENER, sendto, NO_POINTER(4)),
     ANY(LOOP, recvfrom),
 
+    /* ---- vsock: the guest's connections to programs of the host ---- */
+
+    /* One kind of socket. The ring, which may connect, cannot make any. */
+    IF(LOOP | UNIX, socket, IS(0, AF_UNIX), IS(1, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC)),
+    /* At once or not at all: by the ring it waits, on a thread of the kernel's. */
+    ANY(LOOP | UNIX, connect),
+    /* One side has said all. */
+    ANY(LOOP | UNIX, shutdown),
+    /* Into the guest's buffers, which a packet's header comes before. */
+    ANY(LOOP | UNIX, readv),
+    /* The socket's file is removed at the end, under its folder's lock. */
+    IF(LOOP | UNIX, openat, NONE_OF(2, O_CREAT | (O_TMPFILE & ~O_DIRECTORY))),
+    ANY(LOOP | UNIX, statx),
+    ANY(LOOP | UNIX, unlinkat),
+    ANY(LOOP | UNIX, flock),
+
     /* ---- Network cards ---- */
 
     /* What the guest's driver can do is told to the TAP. */
@@ -356,7 +373,7 @@ static const struct rule rules[] = {
     IOCTL(LOOP | NET, SIOCGIFMTU),
 };
 
-#define CHOICES (FILES | NET | FORKS | MAKES | COPIES)
+#define CHOICES (FILES | NET | FORKS | MAKES | UNIX | COPIES)
 
 /* True if the rule is one of a thread with `role`, and the choices that it has. */
 static bool applies(const struct rule *rule, unsigned role, unsigned choices)
@@ -440,10 +457,22 @@ int main(void)
         {"loop_forks_net", LOOP, FILES | FORKS | NET},
         {"loop_makes", LOOP, FILES | FORKS | MAKES},
         {"loop_makes_net", LOOP, FILES | FORKS | MAKES | NET},
+        {"loop_unix", LOOP, UNIX},
+        {"loop_unix_net", LOOP, UNIX | NET},
+        {"loop_files_unix", LOOP, FILES | UNIX},
+        {"loop_files_unix_net", LOOP, FILES | UNIX | NET},
+        {"loop_forks_unix", LOOP, FILES | FORKS | UNIX},
+        {"loop_forks_unix_net", LOOP, FILES | FORKS | UNIX | NET},
+        {"loop_makes_unix", LOOP, FILES | FORKS | MAKES | UNIX},
+        {"loop_makes_unix_net", LOOP, FILES | FORKS | MAKES | UNIX | NET},
         {"loop_copies", LOOP, FILES | FORKS | COPIES},
         {"loop_copies_net", LOOP, FILES | FORKS | COPIES | NET},
         {"loop_copies_makes", LOOP, FILES | FORKS | COPIES | MAKES},
         {"loop_copies_makes_net", LOOP, FILES | FORKS | COPIES | MAKES | NET},
+        {"loop_copies_unix", LOOP, FILES | FORKS | COPIES | UNIX},
+        {"loop_copies_unix_net", LOOP, FILES | FORKS | COPIES | UNIX | NET},
+        {"loop_copies_makes_unix", LOOP, FILES | FORKS | COPIES | MAKES | UNIX},
+        {"loop_copies_makes_unix_net", LOOP, FILES | FORKS | COPIES | MAKES | UNIX | NET},
         {"vcpu", VCPU, 0},
         {"opener", OPENER, 0},
     };

@@ -1,4 +1,4 @@
-#include "ctl/socket.h"
+#include "base/unix_listener.h"
 
 #include <fcntl.h>
 #include <libgen.h>
@@ -70,23 +70,23 @@ static int absolute(const char *path, char **ret_path)
     if (path[0] != '/' && !folder)
         return fail_errno(-errno, "%s", path);
     if (asprintf(ret_path, "%s%s%s", folder ? folder : "", folder ? "/" : "", path) < 0)
-        return fail(-ENOMEM, "no memory for the control socket");
+        return fail(-ENOMEM, "%s: no memory", path);
     return 0;
 }
 
 /* Which file is at `path`; nothing is changed if there is none. Some file systems do not tell when it was
  * made. */
-static void identify(const char *path, struct control_socket *ret_socket)
+static void identify(const char *path, struct unix_listener *ret_listener)
 {
     struct statx status;
     if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_INO | STATX_BTIME, &status) < 0)
         return;
-    ret_socket->inode = status.stx_ino;
-    ret_socket->born[0] = (uint64_t)status.stx_btime.tv_sec;
-    ret_socket->born[1] = status.stx_btime.tv_nsec;
+    ret_listener->inode = status.stx_ino;
+    ret_listener->born[0] = (uint64_t)status.stx_btime.tv_sec;
+    ret_listener->born[1] = status.stx_btime.tv_nsec;
 }
 
-int control_socket_listen(const char *path, bool replace, struct control_socket *ret_socket)
+int unix_listener_open(const char *path, bool replace, struct unix_listener *ret_listener)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof(address.sun_path))
@@ -103,44 +103,44 @@ int control_socket_listen(const char *path, bool replace, struct control_socket 
         return fail_errno(-errno, "%s", path);
     r = bind_and_listen(fd, &address, replace);
     if (r == -EADDRINUSE)
-        return fail(r, "%s: is there already, and in use or no socket (give another --api-sock)", path);
+        return fail(r, "%s: is there already, and in use or no socket (give another path)", path);
     if (r < 0)
         return fail_errno(r, "%s", path);
-    struct control_socket found = {.fd = fd_steal(&fd), .path = ptr_steal(&whole)};
+    struct unix_listener found = {.fd = fd_steal(&fd), .path = ptr_steal(&whole)};
     identify(found.path, &found);
-    *ret_socket = found;
+    *ret_listener = found;
     return 0;
 }
 
-int control_socket_adopt(int fd, struct control_socket *ret_socket)
+int unix_listener_adopt(int fd, struct unix_listener *ret_listener)
 {
     struct sockaddr_un address = {0};
     socklen_t length = sizeof(address) - 1;
-    struct control_socket found = {.fd = fd};
+    struct unix_listener found = {.fd = fd};
     if (getsockname(fd, (struct sockaddr *)&address, &length) < 0)
-        return fail_errno(-errno, "the control socket that was handed in");
+        return fail_errno(-errno, "a socket that was handed in");
     if (address.sun_family != AF_UNIX || address.sun_path[0] != '/')
-        return fail(-EINVAL, "the control socket that was handed in has no path");
+        return fail(-EINVAL, "a socket that was handed in has no path");
     if (listen(fd, BACKLOG) < 0) /* who connects is told that it is this process that listens */
-        return fail_errno(-errno, "the control socket that was handed in");
+        return fail_errno(-errno, "a socket that was handed in");
     found.path = strdup(address.sun_path);
     if (!found.path)
-        return fail(-ENOMEM, "no memory for the control socket");
+        return fail(-ENOMEM, "no memory for a socket");
     identify(found.path, &found);
-    *ret_socket = found;
+    *ret_listener = found;
     return 0;
 }
 
-void control_socket_remove(struct control_socket *socket)
+void unix_listener_remove(struct unix_listener *listener)
 {
-    struct control_socket there = {0};
-    if (socket->path) {
-        CLEANUP_FD int lock = lock_folder(socket->path);
-        identify(socket->path, &there);
-        if (socket->inode && there.inode == socket->inode &&
-            memcmp(there.born, socket->born, sizeof(there.born)) == 0)
-            unlinkat(AT_FDCWD, socket->path, 0);
+    struct unix_listener there = {0};
+    if (listener->path) {
+        CLEANUP_FD int lock = lock_folder(listener->path);
+        identify(listener->path, &there);
+        if (listener->inode && there.inode == listener->inode &&
+            memcmp(there.born, listener->born, sizeof(there.born)) == 0)
+            unlinkat(AT_FDCWD, listener->path, 0);
     }
-    free(socket->path);
-    socket->path = NULL;
+    free(listener->path);
+    listener->path = NULL;
 }
