@@ -33,7 +33,8 @@ static int vsock_path(const struct invocation *invocation, char ret_path[PATH_MA
     const char *path = config.vsock ? config.vsock->uds_path : NULL;
     int length = 0;
     if (!path)
-        r = fail(-ENODEV, "%s: has no vsock device to reach its guest by (start it with --vsock cid=3,uds=PATH)",
+        r = fail(-ENODEV,
+                 "%s: has no vsock device to reach its guest by (start it with --vsock cid=3,uds=PATH)",
                  invocation->name);
     else if (path[0] == '/')
         length = snprintf(ret_path, PATH_MAX, "%s", path);
@@ -122,10 +123,11 @@ int agent_connect(const struct invocation *invocation, const uint8_t *frame, siz
     if (r == -EPROTO)
         return fail(r, "%s: its vsock socket %s is none", invocation->name, path);
     if (r < 0)
-        return fail(r,
-                    "%s: no agent answers in its guest: the guest's init is not volt-init, it has no vsock driver, "
-                    "or it is still starting",
-                    invocation->name);
+        return fail(
+            r,
+            "%s: no agent answers in its guest: the guest's init is not volt-init, it has no vsock driver, "
+            "or it is still starting",
+            invocation->name);
     *ret_fd = fd_steal(&fd);
     return 0;
 }

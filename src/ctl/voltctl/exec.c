@@ -91,12 +91,13 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 static int parse(const struct invocation *invocation, struct exec_options *exec)
 {
     static char program[] = "voltctl exec";
-    const struct argp argp = {.options = options,
-                              .parser = parse_option,
-                              .args_doc = "VM -- COMMAND [ARGUMENT...]",
-                              .doc = "Run a command in the guest of a VM, by its agent.\v"
-                                     "The exit status is the command's; 128 + N after signal N, 127 if it is not "
-                                     "found, 126 if it cannot be started, 125 if voltctl itself fails."};
+    const struct argp argp = {
+        .options = options,
+        .parser = parse_option,
+        .args_doc = "VM -- COMMAND [ARGUMENT...]",
+        .doc = "Run a command in the guest of a VM, by its agent.\v"
+               "The exit status is the command's; 128 + N after signal N, 127 if it is not "
+               "found, 126 if it cannot be started, 125 if voltctl itself fails."};
     size_t count = 0;
     while (invocation->rest[count])
         count++;

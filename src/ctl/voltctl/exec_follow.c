@@ -47,8 +47,7 @@ static uint8_t *add_frame(struct following *f, enum agent_type type, uint32_t le
 static void send_queued(struct following *f)
 {
     while (f->sent < f->queued) {
-        ssize_t sent =
-            send(f->conn, f->out + f->sent, f->queued - f->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t sent = send(f->conn, f->out + f->sent, f->queued - f->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0 && errno == EINTR)
             continue;
         if (sent < 0 && errno == EAGAIN)
@@ -220,15 +219,15 @@ static int block_signals(void)
 int agent_follow(const char *name, int conn, bool tty)
 {
     static struct following f;
-    f = (struct following){.name = name,
-                           .conn = conn,
-                           .tty = tty,
-                           .signals = block_signals(),
-                           .status = -1,
-                           .credit = AGENT_STDIN_WINDOW,
-                           .input = fd_own_description(STDIN_FILENO, O_RDONLY),
-                           .output = {fd_own_description(STDOUT_FILENO, O_WRONLY),
-                                      fd_own_description(STDERR_FILENO, O_WRONLY)}};
+    f = (struct following){
+        .name = name,
+        .conn = conn,
+        .tty = tty,
+        .signals = block_signals(),
+        .status = -1,
+        .credit = AGENT_STDIN_WINDOW,
+        .input = fd_own_description(STDIN_FILENO, O_RDONLY),
+        .output = {fd_own_description(STDOUT_FILENO, O_WRONLY), fd_own_description(STDERR_FILENO, O_WRONLY)}};
     if (f.signals < 0)
         return fail_errno(-errno, "signals");
     int r = 0;
