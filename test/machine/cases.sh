@@ -645,7 +645,7 @@ agent()
     script -qec "stty rows 33 cols 77; $payload/voltctl exec -t $vm -- sh -c 'stty size; tty; exit 3'" /dev/null >terminal \
         </dev/null || echo "terminal=$?" >>terminal
     cat terminal
-    grep '^33 77' terminal && grep '^/dev/pts/' terminal && grep '^terminal=3' terminal || give_up
+    grep '33 77' terminal && grep '^/dev/pts/' terminal && grep '^terminal=3' terminal || give_up
 
     # 64 at once; the rest are told so. They read a pipe that is held open until all have been started.
     mkfifo many

@@ -53,9 +53,10 @@ Test(frames, are_bounded)
     cr_assert(read_one(AGENT_EXIT, 0, 3, AGENT_GUEST) == -EPROTO);
     cr_assert(read_one(AGENT_ERROR, 0, 4 + AGENT_WORDS_MAX + 1, AGENT_GUEST) == -EPROTO);
     for (unsigned type = 0; type < 256; type++) {
-        bool known = (type >= AGENT_EXEC && type <= AGENT_WINDOW) ||
-                     (type >= AGENT_STDOUT && type <= AGENT_ERROR);
-        ssize_t least = MAX(read_one((uint8_t)type, 0, 4, AGENT_HOST), read_one((uint8_t)type, 0, 4, AGENT_GUEST));
+        bool known =
+            (type >= AGENT_EXEC && type <= AGENT_WINDOW) || (type >= AGENT_STDOUT && type <= AGENT_ERROR);
+        ssize_t least =
+            MAX(read_one((uint8_t)type, 0, 4, AGENT_HOST), read_one((uint8_t)type, 0, 4, AGENT_GUEST));
         cr_assert(known || least == -EPROTO, "type %u", type);
     }
 }
@@ -111,9 +112,9 @@ Test(frames, refuse_hostile_requests)
         uint8_t value;
         int error;
     } rows[] = {
-        {0, 0, -EPROTO},       {4, 2, -EPROTONOSUPPORT}, {6, 7, -EPROTO},  {20, 0, -EPROTO}, {20, 4, -EPROTO},
-        {20, 200, -EPROTO},    {21, 0xff, -EPROTO},      {22, 2, -EPROTO}, {22, 0, -EPROTO}, {23, 0xff, -EPROTO},
-        {24 + 5, 0, -EPROTO}, /* the command's name */
+        {0, 0, -EPROTO},  {4, 2, -EPROTONOSUPPORT}, {6, 7, -EPROTO},      {20, 0, -EPROTO},
+        {20, 4, -EPROTO}, {20, 200, -EPROTO},       {21, 0xff, -EPROTO},  {22, 2, -EPROTO},
+        {22, 0, -EPROTO}, {23, 0xff, -EPROTO},      {24 + 5, 0, -EPROTO}, /* the command's name */
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         size_t length = some_request();
@@ -369,7 +370,8 @@ Test(session, refuses_more_input_than_there_is_credit_for)
     ask(0, "exec sleep 600");
     for (unsigned i = 0; i < 30; i++)
         turn();
-    for (unsigned i = 0; i < 2 * AGENT_STDIN_WINDOW / AGENT_DATA_MAX && host.session && !host.session->closing; i++)
+    for (unsigned i = 0;
+         i < 2 * AGENT_STDIN_WINDOW / AGENT_DATA_MAX && host.session && !host.session->closing; i++)
         say_frame(AGENT_STDIN, zeros, sizeof(zeros));
     say_frame(AGENT_STDIN, zeros, 1);
     cr_assert(end_of(text, sizeof(text)) == -1);
