@@ -1,4 +1,4 @@
-/* The agent: runs commands for the host, over vsock (docs/agent.md). Part of PID 1's one loop; never waits. */
+/* The agent: runs commands for the host, over vsock (docs/agent.md). In PID 1's one loop; never waits. */
 #pragma once
 
 #include "agent/frame.h"
@@ -11,7 +11,7 @@
 
 /* agent.c: listens, if this kernel has a vsock driver. Says why it cannot. */
 void agent_start(void);
-/* Fills `waits` for poll(2): how many there are; *ret_timeout_ms is how long to wait at most, -1 is for ever. */
+/* Fills `waits` for poll(2): how many there are; *ret_timeout_ms is the longest wait, -1 is for ever. */
 nfds_t agent_waits(struct pollfd waits[AGENT_POLLS], int *ret_timeout_ms);
 /* Does what poll() found. True if the host asks for the power to go off. */
 bool agent_serve(const struct pollfd waits[AGENT_POLLS]);

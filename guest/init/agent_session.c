@@ -10,11 +10,11 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-#define REQUEST_PATIENCE_MS 10000
+#define REQUEST_PATIENCE_MS 30000
 #define HANGUP_PATIENCE_MS  2000
 
-/* The most that a command may leave in a pipe (/proc/sys/fs/pipe-max-size): what its children write later is not
- * waited for. */
+/* The most that a command may leave in a pipe (/proc/sys/fs/pipe-max-size): what its children write later is
+ * not waited for. */
 #define DRAIN_MAX (1024u * 1024)
 
 /* A host that floods shares its turn with the others. */

@@ -1,8 +1,9 @@
 /*
- * Frames of the agent's protocol, version 1: docs/agent.md has the whole of it. Both ends use this file. Pure.
+ * Frames of the agent's protocol, version 1: docs/agent.md has the whole of it. Both ends use this file.
+ * Pure.
  *
- * A frame is a header of AGENT_HEADER bytes (type, three bytes of zero, the body's length) and a body. Numbers
- * are little-endian. One connection is one command.
+ * A frame is a header of AGENT_HEADER bytes (type, three bytes of zero, the body's length) and a body.
+ * Numbers are little-endian. One connection is one command.
  */
 #pragma once
 
@@ -54,8 +55,8 @@ struct agent_frame {
     uint32_t length;
 };
 
-/* The frame at the start of `bytes`, sent by `from`. Returns its size with header, 0 if it is not all there, or
- * -EPROTO with a message. The body points into `bytes`. */
+/* The frame at the start of `bytes`, sent by `from`. Returns its size with header, 0 if it is not all there,
+ * or -EPROTO with a message. The body points into `bytes`. */
 ssize_t agent_frame_read(uint8_t *bytes, size_t length, enum agent_side from, struct agent_frame *ret_frame);
 
 /* The body's length has been checked to be in the bounds of `type`. */
@@ -79,8 +80,8 @@ struct agent_request {
     const char *variables[AGENT_STRINGS_MAX + 1]; /* NAME=VALUE */
 };
 
-/* The body of an EXEC, whose strings *ret_request then points to. -EPROTONOSUPPORT another version, -EPROTO what
- * is none; with a message. */
+/* The body of an EXEC, whose strings *ret_request then points to. -EPROTONOSUPPORT another version, -EPROTO
+ * what is none; with a message. */
 int agent_request_read(const uint8_t *body, size_t length, struct agent_request *ret_request);
 
 /* A whole EXEC frame into `frame`; its size, or -E2BIG with a message. */

@@ -1,4 +1,4 @@
-/* The agent's frames: whatever the bytes say, either side refuses them or gets a frame that lies within them. */
+/* The agent's frames: whatever the bytes say, either side refuses them or gets one that lies within them. */
 #include "agent/frame.h"
 
 #include <string.h>

@@ -1,4 +1,5 @@
-/* The agent's frames, and one session of volt-init's agent over a pair of sockets. Compiled from its own sources. */
+/* The agent's frames, and one session of volt-init's agent over a pair of sockets. Compiled from its own
+ * sources. */
 #include "agent/frame.h"
 
 #include "../../guest/init/agent_command.c"
