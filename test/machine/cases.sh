@@ -609,6 +609,8 @@ agent()
     wait_for ready=1
     vm=./socket
     said 0 '' $vm -- true
+    count='cat; ls /proc/1/fd | wc -l' # once the end of input has closed a pipe
+    descriptors=$("$payload/voltctl" exec $vm -- sh -c "$count" </dev/null 3>&-) || give_up
     said 1 '' $vm -- false
     said 42 '' $vm -- sh -c 'exit 42'
     said 137 '' $vm -- sh -c 'kill -KILL $$'
@@ -687,7 +689,7 @@ agent()
     done
     echo "one exec of true: $((($(cut -d ' ' -f 1 /proc/uptime | tr -d .) - before) * 10000 / $1)) us"
     sleep 3
-    said 0 5 $vm -- sh -c 'ls /proc/1/fd | wc -l' # the console, the signals, the button or the agent's, and this one's
+    said 0 "$descriptors" $vm -- sh -c "$count"
     said 0 0 $vm -- sh -c 'ps | grep "sleep 60[12]" | grep -vc grep'
     if "$payload/voltctl" exec "$work/nobody" -- true; then give_up; fi
     "$payload/voltctl" shutdown $vm || give_up
