@@ -42,17 +42,19 @@ static ssize_t read_one(uint8_t type, uint8_t reserved, uint32_t length, enum ag
 
 Test(frames, are_bounded)
 {
-    cr_assert(read_one(AGENT_STDIN, 0, 1, AGENT_HOST) == 9);
-    cr_assert(read_one(AGENT_STDIN, 0, AGENT_DATA_MAX, AGENT_HOST) == AGENT_HEADER + AGENT_DATA_MAX);
-    cr_assert(read_one(AGENT_STDIN, 0, 0, AGENT_HOST) == -EPROTO);
-    cr_assert(read_one(AGENT_STDIN, 0, AGENT_DATA_MAX + 1, AGENT_HOST) == -EPROTO);
-    cr_assert(read_one(AGENT_STDIN, 0, UINT32_MAX, AGENT_HOST) == -EPROTO);
-    cr_assert(read_one(AGENT_STDIN, 1, 1, AGENT_HOST) == -EPROTO);
+    cr_assert(read_one(AGENT_STDIN, 0, 1, AGENT_HOST) == 9, "not as it should be");
+    cr_assert(read_one(AGENT_STDIN, 0, AGENT_DATA_MAX, AGENT_HOST) == AGENT_HEADER + AGENT_DATA_MAX,
+              "not as it should be");
+    cr_assert(read_one(AGENT_STDIN, 0, 0, AGENT_HOST) == -EPROTO, "not as it should be");
+    cr_assert(read_one(AGENT_STDIN, 0, AGENT_DATA_MAX + 1, AGENT_HOST) == -EPROTO, "not as it should be");
+    cr_assert(read_one(AGENT_STDIN, 0, UINT32_MAX, AGENT_HOST) == -EPROTO, "not as it should be");
+    cr_assert(read_one(AGENT_STDIN, 1, 1, AGENT_HOST) == -EPROTO, "not as it should be");
     cr_assert(read_one(AGENT_STDIN, 0, 1, AGENT_GUEST) == -EPROTO, "of the other side");
     cr_assert(read_one(AGENT_STDOUT, 0, 1, AGENT_HOST) == -EPROTO, "of the other side");
-    cr_assert(read_one(AGENT_STDIN_EOF, 0, 1, AGENT_HOST) == -EPROTO);
-    cr_assert(read_one(AGENT_EXIT, 0, 3, AGENT_GUEST) == -EPROTO);
-    cr_assert(read_one(AGENT_ERROR, 0, 4 + AGENT_WORDS_MAX + 1, AGENT_GUEST) == -EPROTO);
+    cr_assert(read_one(AGENT_STDIN_EOF, 0, 1, AGENT_HOST) == -EPROTO, "not as it should be");
+    cr_assert(read_one(AGENT_EXIT, 0, 3, AGENT_GUEST) == -EPROTO, "not as it should be");
+    cr_assert(read_one(AGENT_ERROR, 0, 4 + AGENT_WORDS_MAX + 1, AGENT_GUEST) == -EPROTO,
+              "not as it should be");
     for (unsigned type = 0; type < 256; type++) {
         bool known =
             (type >= AGENT_EXEC && type <= AGENT_WINDOW) || (type >= AGENT_STDOUT && type <= AGENT_ERROR);
@@ -68,9 +70,11 @@ Test(frames, come_in_parts)
     struct agent_frame frame = {0};
     agent_header_write(bytes, AGENT_STDOUT, 5);
     for (size_t length = 0; length < sizeof(bytes); length++)
-        cr_assert(agent_frame_read(bytes, length, AGENT_GUEST, &frame) == 0);
-    cr_assert(agent_frame_read(bytes, sizeof(bytes), AGENT_GUEST, &frame) == (ssize_t)sizeof(bytes));
-    cr_assert(frame.length == 5 && frame.body == bytes + AGENT_HEADER);
+        cr_assert(agent_frame_read(bytes, length, AGENT_GUEST, &frame) == 0,
+                  "it is not read as it should be");
+    cr_assert(agent_frame_read(bytes, sizeof(bytes), AGENT_GUEST, &frame) == (ssize_t)sizeof(bytes),
+              "it is not read as it should be");
+    cr_assert(frame.length == 5 && frame.body == bytes + AGENT_HEADER, "it is not what was written");
 }
 
 static struct agent_request wanted, got;
@@ -89,21 +93,23 @@ static size_t some_request(void)
                                     .arguments = {"echo", "", "b c"},
                                     .variables = {"X="}};
     ssize_t size = agent_request_write(&wanted, bytes);
-    cr_assert(size > 0);
+    cr_assert(size > 0, "it is not written");
     return (size_t)size - AGENT_HEADER;
 }
 
 Test(frames, carry_a_request)
 {
     size_t length = some_request();
-    cr_assert(agent_request_read(bytes + AGENT_HEADER, length, &got) == 0);
-    cr_assert(got.flags == wanted.flags && got.uid == 1 && got.gid == 70000 && got.rows == 33);
-    cr_assert(got.columns == 777 && got.argument_count == 3 && got.variable_count == 1);
-    cr_assert_str_eq(got.directory, "/tmp");
-    cr_assert_str_eq(got.arguments[1], "");
-    cr_assert_str_eq(got.arguments[2], "b c");
-    cr_assert(!got.arguments[3] && !got.variables[1]);
-    cr_assert_str_eq(got.variables[0], "X=");
+    cr_assert(agent_request_read(bytes + AGENT_HEADER, length, &got) == 0, "it is not read as it should be");
+    cr_assert(got.flags == wanted.flags && got.uid == 1 && got.gid == 70000 && got.rows == 33,
+              "it is not what was written");
+    cr_assert(got.columns == 777 && got.argument_count == 3 && got.variable_count == 1,
+              "it is not what was written");
+    cr_assert_str_eq(got.directory, "/tmp", "it is %s", got.directory);
+    cr_assert_str_eq(got.arguments[1], "", "it is %s", got.arguments[1]);
+    cr_assert_str_eq(got.arguments[2], "b c", "it is %s", got.arguments[2]);
+    cr_assert(!got.arguments[3] && !got.variables[1], "it is not what was written");
+    cr_assert_str_eq(got.variables[0], "X=", "it is %s", got.variables[0]);
 }
 
 Test(frames, refuse_hostile_requests)
@@ -125,7 +131,8 @@ Test(frames, refuse_hostile_requests)
     }
     size_t length = some_request();
     for (size_t shorter = 0; shorter < length; shorter++)
-        cr_assert(agent_request_read(bytes + AGENT_HEADER, shorter, &got) < 0);
+        cr_assert(agent_request_read(bytes + AGENT_HEADER, shorter, &got) < 0,
+                  "it is not read as it should be");
     memset(bytes + AGENT_HEADER + 8, 0xff, 4);
     cr_assert(agent_request_read(bytes + AGENT_HEADER, length, &got) == -EPROTO, "user -1");
 }
@@ -150,7 +157,7 @@ Test(frames, refuse_a_request_that_is_too_long)
     memset(word, 'x', sizeof(word) - 1);
     some_request();
     wanted.arguments[1] = word;
-    cr_assert(agent_request_write(&wanted, bytes) == -E2BIG);
+    cr_assert(agent_request_write(&wanted, bytes) == -E2BIG, "it is not written as it should be");
 }
 
 /* ---- A session ---- */
@@ -168,10 +175,11 @@ static struct host host;
 static void begin(void)
 {
     int ends[2];
-    cr_assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
+    cr_assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0,
+              "a pair of sockets");
     signal(SIGPIPE, SIG_IGN);
     host = (struct host){.fd = ends[0], .session = session_new(ends[1])};
-    cr_assert(host.session != NULL);
+    cr_assert(host.session != NULL, "no session");
 }
 
 /* A turn of the agent's, as agent.c does it; and what it said. */
@@ -201,7 +209,7 @@ static void say_frame(enum agent_type type, const void *body, uint32_t length)
 {
     uint8_t header[AGENT_HEADER];
     agent_header_write(header, type, length);
-    cr_assert(send(host.fd, header, sizeof(header), 0) == AGENT_HEADER);
+    cr_assert(send(host.fd, header, sizeof(header), 0) == AGENT_HEADER, "it is not sent");
     for (uint32_t sent = 0; sent < length;) {
         ssize_t r = send(host.fd, (const uint8_t *)body + sent, length - sent, 0);
         if (r > 0)
@@ -221,7 +229,7 @@ static void ask(uint16_t flags, const char *command)
                                     .arguments = {"/bin/sh", "-c", command},
                                     .variables = {"COLOUR=red"}};
     ssize_t size = agent_request_write(&wanted, bytes);
-    cr_assert(send(host.fd, bytes, (size_t)size, 0) == size);
+    cr_assert(send(host.fd, bytes, (size_t)size, 0) == size, "it is not sent");
 }
 
 /* To the session's end: the status, or -1 with the words of the error in `text`; what was said in `text`. */
@@ -261,11 +269,11 @@ Test(session, tells_output_and_status)
     char text[512];
     begin();
     ask(0, "echo $COLOUR; pwd; exit 42");
-    cr_assert(end_of(text, sizeof(text)) == 42);
-    cr_assert_str_eq(text, "red\n/\n");
+    cr_assert(end_of(text, sizeof(text)) == 42, "what was said: %s", text);
+    cr_assert_str_eq(text, "red\n/\n", "it is %s", text);
     begin();
     ask(0, "kill -TERM $$");
-    cr_assert(end_of(text, sizeof(text)) == 143);
+    cr_assert(end_of(text, sizeof(text)) == 143, "what was said: %s", text);
 }
 
 Test(session, takes_input_to_its_end)
@@ -276,9 +284,9 @@ Test(session, takes_input_to_its_end)
     say_frame(AGENT_STDIN, "one ", 4);
     say_frame(AGENT_STDIN, "two ", 4);
     say_frame(AGENT_STDIN_EOF, NULL, 0);
-    cr_assert(end_of(text, sizeof(text)) == 0);
-    cr_assert_str_eq(text, "one two end\n");
-    cr_assert(host.credit == 8);
+    cr_assert(end_of(text, sizeof(text)) == 0, "what was said: %s", text);
+    cr_assert_str_eq(text, "one two end\n", "it is %s", text);
+    cr_assert(host.credit == 8, "the credit is %u", host.credit);
 }
 
 Test(session, has_a_terminal_of_the_size)
@@ -292,7 +300,7 @@ Test(session, has_a_terminal_of_the_size)
     agent_put_window(size, 10, 20);
     say_frame(AGENT_WINDOW, size, 4);
     say_frame(AGENT_STDIN, "x\n", 2);
-    cr_assert(end_of(text, sizeof(text)) == 3);
+    cr_assert(end_of(text, sizeof(text)) == 3, "what was said: %s", text);
     cr_assert(strstr(text, "33 77") && strstr(text, "10 20"), "%s", text);
 }
 
@@ -309,7 +317,7 @@ Test(session, passes_signals_behind_input_that_nobody_reads)
     for (unsigned i = 0; i < 30; i++)
         turn();
     say_frame(AGENT_SIGNAL, number, 4);
-    cr_assert(end_of(text, sizeof(text)) == 143);
+    cr_assert(end_of(text, sizeof(text)) == 143, "what was said: %s", text);
 }
 
 Test(session, does_not_wait_for_what_is_left_in_the_background)
@@ -318,9 +326,9 @@ Test(session, does_not_wait_for_what_is_left_in_the_background)
     begin();
     ask(0, "sleep 30 & echo now");
     int64_t before = agent_now_ms();
-    cr_assert(end_of(text, sizeof(text)) == 0);
-    cr_assert_str_eq(text, "now\n");
-    cr_assert(agent_now_ms() - before < 10000);
+    cr_assert(end_of(text, sizeof(text)) == 0, "what was said: %s", text);
+    cr_assert_str_eq(text, "now\n", "it is %s", text);
+    cr_assert(agent_now_ms() - before < 10000, "it took too long");
 }
 
 Test(session, ends_the_command_with_its_connection)
@@ -337,7 +345,7 @@ Test(session, ends_the_command_with_its_connection)
         turn();
     while (waitpid(-1, NULL, WNOHANG) > 0)
         continue;
-    cr_assert(kill(pid, 0) != 0);
+    cr_assert(kill(pid, 0) != 0, "it lives");
 }
 
 Test(session, refuses_with_words)
@@ -375,6 +383,6 @@ Test(session, refuses_more_input_than_there_is_credit_for)
          i < 2 * AGENT_STDIN_WINDOW / AGENT_DATA_MAX && host.session && !host.session->closing; i++)
         say_frame(AGENT_STDIN, zeros, sizeof(zeros));
     say_frame(AGENT_STDIN, zeros, 1);
-    cr_assert(end_of(text, sizeof(text)) == -1);
+    cr_assert(end_of(text, sizeof(text)) == -1, "what was said: %s", text);
     cr_assert(strstr(text, "credit"), "%s", text);
 }
