@@ -690,7 +690,7 @@ agent()
     echo "one exec of true: $((($(cut -d ' ' -f 1 /proc/uptime | tr -d .) - before) * 10000 / $1)) us"
     sleep 3
     said 0 "$descriptors" $vm -- sh -c "$count"
-    said 0 0 $vm -- sh -c 'ps | grep "sleep 60[12]" | grep -vc grep'
+    said 1 '' $vm -- sh -c 'ps | grep "[s]leep 60[12]"'
     if "$payload/voltctl" exec "$work/nobody" -- true; then give_up; fi
     "$payload/voltctl" shutdown $vm || give_up
     finish
