@@ -31,7 +31,8 @@ LIBS     := -lcap -lnl-3 -luring -lev -ljansson -lhttp_parser -lcrypto -lxxhash 
 # One library of everything that is not a main(); each program takes from it what it needs.
 VMM_SRC  := src/main.c
 LIB_SRC  := $(filter-out $(VMM_SRC),$(wildcard src/*.c)) \
-            $(wildcard src/base/*.c src/loop/*.c src/vcpu/*.c src/boot/*.c src/dev/*.c src/net/*.c src/store/*.c src/sec/*.c src/ctl/*.c)
+            $(wildcard src/base/*.c src/loop/*.c src/vcpu/*.c src/boot/*.c src/dev/*.c src/net/*.c src/store/*.c src/sec/*.c src/ctl/*.c \
+            src/agent/*.c)
 LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/%.o)
 VMM_OBJ  := $(VMM_SRC:%.c=$(BUILD)/%.o)
 LIB      := $(BUILD)/libvolt.a

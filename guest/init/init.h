@@ -50,6 +50,10 @@ int button_open(void);
 /* Whether the events waiting at the button say that it was pressed. */
 bool button_pressed(int fd);
 
+/* Exit statuses of a shell for a command that it cannot start. */
+#define EXIT_CANNOT_RUN 126
+#define EXIT_NOT_FOUND  127
+
 /* supervise.c: starts the main command, then reaps children and forwards signals until the command ends
  * or somebody asks for the end. Says how the command ended. */
 enum ending { ENDING_POWER_OFF, ENDING_REBOOT };

@@ -1,3 +1,4 @@
+#include "agent.h"
 #include "init.h"
 #include "signals.h"
 
@@ -10,10 +11,6 @@
 #include <sys/wait.h>
 
 #define RUN_FILE "/etc/volt/run"
-
-/* Exit statuses of a shell for a command that it cannot start. */
-#define EXIT_CANNOT_RUN 126
-#define EXIT_NOT_FOUND  127
 
 /* The main command: the words behind "--", else volt.run=, else RUN_FILE, else a login shell. */
 static const char *const *choose_command(const struct boot_line *boot)
@@ -69,6 +66,7 @@ static bool reap(pid_t main_pid, int *ret_status)
             *ret_status = status;
             main_ended = true;
         }
+        agent_child_ended(pid, status);
     }
     return main_ended;
 }
@@ -82,18 +80,42 @@ static void say_status(const char *name, int status)
         say("%s: exit status %d", name, WEXITSTATUS(status));
 }
 
+/* The descriptors that the loop waits for, the agent's behind its own. */
+enum { WAIT_SIGNAL, WAIT_BUTTON, WAIT_AGENT };
+
+/* Waits, and serves the agent. *ret_signal is 0 if none came. */
+static enum signal_action wait_for_action(struct pollfd *waits, int *ret_signal)
+{
+    struct signalfd_siginfo sent;
+    enum signal_action action = SIGNAL_IGNORE;
+    int timeout_ms;
+    nfds_t count = WAIT_AGENT + agent_waits(waits + WAIT_AGENT, &timeout_ms);
+    *ret_signal = 0;
+    if (poll(waits, count, timeout_ms) < 0)
+        return SIGNAL_IGNORE;
+    if (waits[WAIT_SIGNAL].revents != 0 &&
+        read(waits[WAIT_SIGNAL].fd, &sent, sizeof(sent)) == (ssize_t)sizeof(sent)) {
+        *ret_signal = (int)sent.ssi_signo;
+        action = signal_action(*ret_signal);
+    }
+    if (waits[WAIT_BUTTON].revents != 0 && button_pressed(waits[WAIT_BUTTON].fd))
+        action = SIGNAL_POWER_OFF;
+    return action;
+}
+
 enum ending supervise(const struct boot_line *boot)
 {
+    static struct pollfd waits[WAIT_AGENT + AGENT_POLLS];
     const char *const *command = choose_command(boot);
     sigset_t all;
     /* The signals of a crash, SIGKILL and SIGSTOP stay as they are: signalfd and the mask ignore them. */
     sigfillset(&all);
-    struct pollfd waits[] = {
-        {.fd = signalfd(-1, &all, SFD_CLOEXEC), .events = POLLIN},
-        {.fd = button_open(), .events = POLLIN}, /* -1 if there is none: poll() ignores it */
-    };
-    if (waits[0].fd < 0)
+    waits[WAIT_SIGNAL] = (struct pollfd){.fd = signalfd(-1, &all, SFD_CLOEXEC), .events = POLLIN};
+    /* -1 if there is none: poll() ignores it */
+    waits[WAIT_BUTTON] = (struct pollfd){.fd = button_open(), .events = POLLIN};
+    if (waits[WAIT_SIGNAL].fd < 0)
         give_up("cannot wait for signals: %s", strerror(errno));
+    agent_start();
     /* This process leads the session: when a leader ends, the kernel drops the output that the console
      * has not sent yet, and that would be the end of the command's output. */
     setsid();
@@ -101,23 +123,17 @@ enum ending supervise(const struct boot_line *boot)
     pid_t main_pid = start(command);
 
     for (;;) {
-        struct signalfd_siginfo sent;
-        int status;
-        if (poll(waits, ARRAY_SIZE(waits), -1) < 0)
-            continue;
-        enum signal_action action = SIGNAL_IGNORE;
-        if (waits[0].revents != 0 && read(waits[0].fd, &sent, sizeof(sent)) == (ssize_t)sizeof(sent))
-            action = signal_action((int)sent.ssi_signo);
-        if (waits[1].revents != 0 && button_pressed(waits[1].fd))
-            action = SIGNAL_POWER_OFF;
-
+        int status, number;
+        enum signal_action action = wait_for_action(waits, &number);
         if (action == SIGNAL_REAP && reap(main_pid, &status)) {
             say_status(command[0], status);
             end_processes(0);
             return ENDING_POWER_OFF;
         }
         if (action == SIGNAL_FORWARD)
-            kill(-main_pid, (int)sent.ssi_signo);
+            kill(-main_pid, number);
+        if (agent_serve(waits + WAIT_AGENT) && action != SIGNAL_REBOOT)
+            action = SIGNAL_POWER_OFF;
         if (action == SIGNAL_POWER_OFF || action == SIGNAL_REBOOT) {
             end_processes(main_pid);
             return action == SIGNAL_REBOOT ? ENDING_REBOOT : ENDING_POWER_OFF;

@@ -590,6 +590,134 @@ vsock_restored()
     expect_fact storm 1
 }
 
+# Commands in the guest, by volt-init's agent. TIMES: how many one after another
+said() # STATUS TEXT OPTION... VM -- COMMAND...: status and standard output
+{
+    wanted_status=$1 wanted=$2 got_status=0
+    shift 2
+    got=$("$payload/voltctl" exec "$@" 2>said.error </dev/null 3>&-) || got_status=$?
+    [ "$got_status" -eq "$wanted_status" ] && [ "$got" = "$wanted" ] && return
+    echo "exec $*: status $got_status, '$got', not $wanted_status, '$wanted'"
+    cat said.error
+    give_up
+}
+agent()
+{
+    fresh_root
+    rm -rf socket guest.sock*
+    start agent --rootfs root --vsock cid=3,uds=guest.sock --api-sock socket
+    wait_for ready=1
+    vm=./socket
+    said 0 '' $vm -- true
+    count='cat; ls /proc/1/fd | wc -l' # once the end of input has closed a pipe
+    descriptors=$("$payload/voltctl" exec $vm -- sh -c "$count" </dev/null 3>&-) || give_up
+    said 1 '' $vm -- false
+    said 42 '' $vm -- sh -c 'exit 42'
+    said 137 '' $vm -- sh -c 'kill -KILL $$'
+    said 127 '' $vm -- no-such-command
+    grep 'no-such-command: No such file' said.error || give_up
+    said 126 '' $vm -- /etc
+    said 0 out $vm -- sh -c 'echo err >&2; echo out'
+    [ "$(cat said.error)" = err ] || give_up
+    # shellcheck disable=SC2016 # for the guest's shell
+    said 0 '1000 100' -u 1000:100 $vm -- sh -c 'echo $(id -u) $(id -g)'
+    # shellcheck disable=SC2016
+    said 0 'a b /tmp' -e 'X=a b' -w /tmp $vm -- sh -c 'echo $X $PWD'
+    said 126 '' -w /nowhere $vm -- true
+    said 0 5 $vm -- sh -c 'sleep 600 >/dev/null 2>&1 & echo 5'
+
+    # Standard input, its end, and as much back.
+    dd if=/dev/urandom of=bytes bs=1000 count=1049 2>/dev/null
+    "$payload/voltctl" exec $vm -- cat <bytes >back || give_up
+    cmp bytes back || give_up
+    [ "$("$payload/voltctl" exec $vm -- sha256sum <bytes | cut -c 1-64)" = "$(sha256sum bytes | cut -c 1-64)" ] || give_up
+    # One that does not read its input can be signalled, and one whose reader is gone ends.
+    "$payload/voltctl" exec $vm -- sleep 601 </dev/zero &
+    sleeper=$!
+    sleep 1
+    kill -TERM "$sleeper"
+    got_status=0
+    wait "$sleeper" || got_status=$?
+    [ "$got_status" -eq 143 ] || { echo "status $got_status after SIGTERM" && give_up; }
+    [ "$("$payload/voltctl" exec $vm -- yes </dev/null | head -n 1)" = y ] || give_up
+    "$payload/voltctl" exec $vm -- sh -c 'trap "" HUP; sleep 602; sleep 602' </dev/null &
+    holder=$!
+    sleep 1
+    kill -KILL "$holder"
+
+    # A terminal.
+    script -qec "stty rows 33 cols 77; $payload/voltctl exec -t $vm -- sh -c 'stty size; tty; exit 3'" /dev/null >terminal \
+        </dev/null || echo "terminal=$?" >>terminal
+    cat terminal
+    grep '33 77' terminal && grep '^/dev/pts/' terminal && grep '^terminal=3' terminal || give_up
+
+    # 64 at once, of which 20 are started at once; the rest are told so. They read a pipe that is held open.
+    mkfifo many
+    exec 4<>many
+    n=0
+    pids=''
+    while [ "$n" -lt 70 ]; do
+        "$payload/voltctl" exec $vm -- sh -c 'echo in; read -r line; exit 7' <many >"many.$n" 2>&1 4>&- 3>&- &
+        pids="$pids $!"
+        n=$((n + 1))
+        [ "$n" -ge 20 ] || continue
+        tries=0
+        until [ "$(cat many.* | wc -l)" -ge "$n" ] || [ "$tries" -ge 300 ]; do
+            sleep 0.1
+            tries=$((tries + 1))
+        done
+    done
+    exec 4>&-
+    seven=0
+    for pid in $pids; do
+        got_status=0
+        wait "$pid" || got_status=$?
+        [ "$got_status" -ne 7 ] || seven=$((seven + 1))
+    done
+    busy=$(cat many.* | grep -c 'too many commands') || true
+    cat many.* | sort | uniq -c
+    rm -f many many.*
+    echo "at once: $seven ran, $busy were turned away"
+    [ "$seven" -eq 64 ] && [ "$busy" -eq 6 ] || give_up
+
+    # Nothing is left of them, nor of many more.
+    n=0
+    before=$(cut -d ' ' -f 1 /proc/uptime | tr -d .)
+    while [ "$n" -lt "$1" ]; do
+        "$payload/voltctl" exec $vm -- true </dev/null || give_up
+        n=$((n + 1))
+    done
+    echo "one exec of true: $((($(cut -d ' ' -f 1 /proc/uptime | tr -d .) - before) * 10000 / $1)) us"
+    sleep 3
+    said 0 "$descriptors" $vm -- sh -c "$count"
+    said 1 '' $vm -- sh -c 'ps | grep "[s]leep 60[12]"'
+    if "$payload/voltctl" exec "$work/nobody" -- true; then give_up; fi
+    "$payload/voltctl" shutdown $vm || give_up
+    finish
+    expect_status 0
+    grep -q 'volt-init: powering off' console.text
+}
+
+# A VM without vsock, and a guest without the agent.
+no_agent()
+{
+    fresh_root
+    rm -rf socket guest.sock*
+    start idle --rootfs root --api-sock socket
+    wait_for ready=1
+    said 125 '' ./socket -- true
+    grep 'start it with --vsock' said.error || give_up
+    "$payload/voltctl" stop --force ./socket
+    finish
+    rm -rf socket
+    append=init=/bin/sh start idle --rootfs root --vsock cid=3,uds=guest.sock --api-sock socket
+    wait_for '#'
+    said 125 '' ./socket -- true
+    grep "init is not volt-init" said.error || give_up
+    "$payload/voltctl" stop --force ./socket
+    finish
+}
+
 # From snapshot to snapshot, each in a process of its own: CPUS TIMES MIB.
 snapshots()
 {
@@ -780,6 +908,8 @@ main_group()
     tap_run "forks of a running machine, 2 CPUs" forks 2
     tap_run "vsock: both ways" vsock 3000000 300
     tap_run "vsock: a snapshot, restored" vsock_restored
+    tap_run "agent: commands in the guest" agent 100
+    tap_run "agent: there is none" no_agent
     tap_run "20 resets to a snapshot, 1 CPU" resets 1 20
     tap_run "20 resets to a snapshot, 2 CPUs" resets 2 20
 }

@@ -17,6 +17,7 @@ FUNCTION_LINES = 60
 # Which folders each folder may include. Nothing may include a folder that is not in its row.
 ARROWS = {
     "src/base": [],
+    "src/agent": ["src/base"],
     "src/loop": ["src/base"],
     "src/store": ["src/base"],
     "src/store/cmd": ["src/base", "src/store"],
@@ -29,8 +30,8 @@ ARROWS = {
     "src": ["src/base", "src/boot", "src/dev", "src/loop", "src/net", "src/sec", "src/store", "src/vcpu"],
     "src/main.c": ["src", "src/base", "src/ctl", "src/loop"],
     "src/ctl": ["src", "src/base", "src/boot", "src/dev", "src/loop", "src/net", "src/sec", "src/store", "src/vcpu"],
-    "src/ctl/voltctl": ["src", "src/base", "src/ctl", "src/store"],
-    "guest/init": ["src/base"],
+    "src/ctl/voltctl": ["src", "src/agent", "src/base", "src/ctl", "src/store"],
+    "guest/init": ["src/agent", "src/base"],
     "guest/kernel": ["src/base", "src/boot", "src/store"],
 }
 

@@ -1,6 +1,6 @@
 /* The commands, but `start`. */
 #include "ctl/keys.h"
-#include "ctl/voltctl/voltctl.h"
+#include "ctl/voltctl/agent.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -136,6 +136,21 @@ int do_stop(const struct invocation *invocation)
     return wait_for_end(process, invocation->timeout_seconds + 10) < 0
                ? fail(-ETIMEDOUT, "%s: did not end in time (try --force)", invocation->name)
                : 0;
+}
+
+int do_shutdown(const struct invocation *invocation)
+{
+    struct client client;
+    int r = vm_connect(invocation, &client);
+    if (r < 0)
+        return r;
+    CLEANUP_FD int process = (int)syscall(SYS_pidfd_open, client.pid, 0);
+    client_close(&client);
+    if (process < 0)
+        return fail_errno(-errno, "%s: its process", invocation->name);
+    if (invocation->force || agent_power_off(invocation) < 0)
+        return do_stop(invocation);
+    return wait_for_end(process, invocation->timeout_seconds) < 0 ? end_by_signal(invocation, process) : 0;
 }
 
 /* ---- list ---- */

@@ -18,6 +18,8 @@ static const struct command {
     {"start", "NAME [OPTION...]", "start a VM, with options of volt-vmm, or one that waits for it", do_start,
      true},
     {"stop", "NAME", "press its power button; end it when its time is over", do_stop, true},
+    {"shutdown", "NAME", "ask its guest's agent to power off; without one as stop", do_shutdown, true},
+    {"exec", "NAME -- COMMAND...", "run a command in its guest (voltctl exec --help)", do_exec, false},
     {"snapshot", "NAME DIR|cas:NAME", "save it as it runs, into a folder or the store; it goes on",
      do_snapshot, true},
     {"restore", "NAME FROM [OPTION...]", "start a VM that goes on from a snapshot, with options of volt-vmm",
@@ -42,7 +44,7 @@ static const struct argp_option options[] = {
     {"dir", 'd', "DIR", 0, "where the sockets are ($VOLT_RUNTIME_DIR, $XDG_RUNTIME_DIR/volt, or /run/volt)",
      0},
     {"json", 'j', NULL, 0, "list: print JSON", 0},
-    {"timeout", 't', "SECONDS", 0, "stop: how long the guest may take (default 30)", 0},
+    {"timeout", 't', "SECONDS", 0, "stop, shutdown: how long the guest may take (default 30)", 0},
     {"force", OPTION_FORCE, NULL, 0, "stop: do not ask the guest", 0},
     {"cas-store", OPTION_STORE, "DIR", 0, "snapshot, restore: the store of cas:NAME ($STELLARIUM_STORE)", 0},
     {"count", 'n', "N", 0, "fork: so many copies, NAME-1 and on (default 1)", 0},
@@ -80,7 +82,13 @@ static int take_argument(struct parsing *parsing, struct argp_state *state, char
     struct invocation *invocation = &parsing->invocation;
     if (!parsing->command) {
         parsing->command = find_command(argument);
-        return parsing->command ? 0 : fail(-EINVAL, "'%s' is no command (see --help)", argument);
+        if (!parsing->command)
+            return fail(-EINVAL, "'%s' is no command (see --help)", argument);
+        if (parsing->command->run == do_exec) { /* it has options of its own */
+            invocation->rest = state->argv + state->next;
+            state->next = state->argc;
+        }
+        return 0;
     }
     voltctl_command *run = parsing->command->run;
     bool worded = run == do_balloon || run == do_snapshot || run == do_restore;
@@ -179,5 +187,7 @@ int main(int argc, char **argv)
         r = fail_errno(-errno, "standard output");
     if (r < 0)
         fprintf(stderr, "voltctl: %s\n", fail_text());
-    return r < 0 ? 1 : 0;
+    if (r < 0)
+        return parsing.command->run == do_exec ? VOLTCTL_EXEC_FAILED : 1;
+    return r;
 }

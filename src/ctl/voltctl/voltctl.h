@@ -27,7 +27,10 @@ int vm_open_file(const struct invocation *invocation, const char *suffix, int *r
 /* Connects to the VM's socket, or says what is wrong with it. */
 int vm_connect(const struct invocation *invocation, struct client *ret_client);
 
-/* Each returns 0, or a negative errno with a message. */
+/* The status of a voltctl exec that fails itself. */
+#define VOLTCTL_EXEC_FAILED 125
+
+/* Each returns 0, or a negative errno with a message; do_exec() the status of its command. */
 typedef int voltctl_command(const struct invocation *invocation);
 voltctl_command do_list, do_start, do_stop, do_pause, do_resume, do_config, do_metrics, do_sandbox, do_events,
-    do_logs, do_rm, do_balloon, do_snapshot, do_restore, do_reset, do_fork;
+    do_logs, do_rm, do_balloon, do_snapshot, do_restore, do_reset, do_fork, do_exec, do_shutdown;
