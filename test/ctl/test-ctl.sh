@@ -218,6 +218,42 @@ END
     grep -q 'config: invalid type: string "2", expected u8 at line 4 column 38' err || { cat err && return 1; }
 }
 
+# What the command line says of a disk stays although there is a socket.
+given_drives()
+{
+    fresh
+    truncate -s 1049088 odd
+    ln -sf "$vmm" volt-vmm
+    local status=0
+    timeout 20 ./volt-vmm --kernel kernel --serial off --disk odd,sector=4096 --api-sock socket >out 2>err || status=$?
+    cat err
+    [ "$status" -eq 1 ] && grep -q 'odd: .*4096' err
+}
+
+# Another disk while the VM runs: one in a folder that was allowed, one that was not, and one that has grown.
+replaced_drives()
+{
+    fresh
+    mkdir allowed
+    truncate -s 2M allowed/disk other
+    start volt-vmm --kernel kernel --cmdline deaf=1 --serial off --disk disk,iops=1000 --api-sock socket --allow-path allowed
+    until_true test -n "$(call GET / | grep -o Running)"
+    call PATCH '/drives/disk0 {"drive_id":"disk0","path_on_host":"allowed/disk"}' | grep -qx 204
+    call GET /vm/config | grep -q '"path_on_host":"allowed/disk"'
+    truncate -s 3M allowed/disk
+    call PATCH '/drives/disk0 {"drive_id":"disk0","path_on_host":"allowed/disk"}' | grep -qx 204
+    if call GET /sandbox | grep -q '"name":"landlock","in_force":true'; then
+        call PATCH '/drives/disk0 {"drive_id":"disk0","path_on_host":"other"}' | grep -q 'Permission denied.*--allow-path'
+    fi
+    call GET /vm/config | grep -q '"path_on_host":"allowed/disk"'
+    # The old one is closed.
+    readlink "/proc/$vm"/fd/* >open || true
+    grep -q 'vm/allowed/disk$' open
+    if grep 'vm/disk$' open; then return 1; fi
+    kill "$vm"
+    ended_with 143
+}
+
 # Not started: their TAPs are opened then.
 network_cards()
 {
@@ -406,5 +442,7 @@ tap_run "events, and a shutdown with a deadline" events_and_shutdown
 tap_run "10,000 calls leak nothing" many_calls --kernel kernel --cmdline deaf=1 --memory 32M
 tap_run "nor do they before the start" many_calls
 tap_run "1,000 idle connections" idle_connections
+tap_run "what the command line says of a disk" given_drives
+tap_run "another disk while the VM runs" replaced_drives
 tap_run "voltctl, from start to rm" voltctl_life
 tap_done
