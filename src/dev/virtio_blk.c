@@ -449,7 +449,8 @@ static int check_next(const struct virtio_blk *blk, const struct disk *next)
         return fail(-EINVAL, "the guest knows the drive as %s, and the new disk is not",
                     disk->read_only ? "read-only" : "writable");
     if (next->sector != disk->sector)
-        return fail(-EINVAL, "the guest knows the drive's sectors as %u bytes, and those of the new disk have %u",
+        return fail(-EINVAL,
+                    "the guest knows the drive's sectors as %u bytes, and those of the new disk have %u",
                     disk->sector, next->sector);
     if (!disk->read_only && ((disk->ops->discard && !next->ops->discard) ||
                              (disk->ops->write_zeroes && !next->ops->write_zeroes)))
