@@ -212,8 +212,10 @@ static void replaced(void *context, int result)
 
 void api_drives_ended(struct ctl *ctl)
 {
-    for (struct api_replacing *replacing = ctl->replacing; replacing; replacing = replacing->next) {
-        struct api_call call = {.ctl = ctl, .request = ptr_steal(&replacing->request)};
+    struct api_replacing *replacing = ctl->replacing;
+    for (; replacing; replacing = replacing->next) {
+        struct api_call call = {.ctl = ctl};
+        call.request = ptr_steal(&replacing->request);
         if (!call.request)
             continue;
         api_fault(&call, -ESHUTDOWN, "The microVM is ending.");

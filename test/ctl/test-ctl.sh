@@ -254,6 +254,37 @@ replaced_drives()
     ended_with 143
 }
 
+# One that another VM holds is tried for a second: meanwhile there is no second one, all else is answered, and the VM ends.
+replaced_at_the_end()
+{
+    fresh
+    ln -sf "$vmm" volt-vmm
+    ./volt-vmm --kernel kernel --cmdline deaf=1 --serial off --disk disk2 --api-sock other >/dev/null 2>&1 &
+    local other=$! bad=0 calling
+    until_true test -S other
+    start volt-vmm --kernel kernel --cmdline deaf=1 --serial off --disk disk --api-sock socket --allow-path .
+    until_true test -n "$(call GET / | grep -o Running)"
+    "$build/voltctl" drive ./socket disk0=disk2 >first 2>&1 &
+    calling=$!
+    sleep 0.2
+    "$build/voltctl" drive ./socket disk0=disk2 >second 2>&1 || true
+    "$build/voltctl" config ./socket | grep -q '"path_on_host":"disk"' || bad=1
+    wait "$calling" || true
+    grep -q 'in use by another VM' first || bad=1
+    grep -q 'another disk is being put in its place already' second || bad=1
+    "$build/voltctl" drive ./socket disk0=disk2 >third 2>&1 &
+    calling=$!
+    sleep 0.2
+    kill "$vm"
+    ended_with 143 || bad=1
+    wait "$calling" || true
+    grep -q 'The microVM is ending' third || bad=1
+    kill "$other"
+    wait "$other" || true
+    cat first second third
+    return "$bad"
+}
+
 # Not started: their TAPs are opened then.
 network_cards()
 {
@@ -444,5 +475,6 @@ tap_run "nor do they before the start" many_calls
 tap_run "1,000 idle connections" idle_connections
 tap_run "what the command line says of a disk" given_drives
 tap_run "another disk while the VM runs" replaced_drives
+tap_run "another disk that is held, and the end of the VM" replaced_at_the_end
 tap_run "voltctl, from start to rm" voltctl_life
 tap_done
