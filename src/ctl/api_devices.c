@@ -1,4 +1,5 @@
-/* The devices that are neither drives nor cards. What this build does not have is refused with words that say so. */
+/* The devices that are neither drives nor cards. What this build does not have is refused with words that say
+ * so. */
 #include "ctl/api.h"
 
 bool api_limits(const struct keys_token_bucket *bucket)
