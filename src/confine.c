@@ -116,3 +116,8 @@ void confine_loop(void)
 {
     sandbox_thread(SANDBOX_LOOP, "loop");
 }
+
+void confine_opener(void)
+{
+    sandbox_thread(SANDBOX_OPENER, "opener");
+}

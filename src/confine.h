@@ -16,3 +16,4 @@ int confine(const struct config *config);
 /* On the threads themselves; the loop's when the vCPUs have theirs. */
 void confine_vcpu(unsigned index);
 void confine_loop(void);
+void confine_opener(void);

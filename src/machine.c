@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "confine.h"
+#include "dev/disk_opener.h"
 #include "dev/virtio_net.h"
 #include "terminal.h"
 
@@ -328,6 +329,8 @@ int machine_start(struct machine *machine, const struct config *config, enum mac
         r = config->copy ? 0 : confine(config); /* it is already */
         if (r == 0)
             r = vm_start(&machine->vm, &machine->callbacks);
+        if (r == 0 && config->control_socket && !config->copy)
+            r = disk_opener_new(machine->loop, confine_opener, &machine->opener);
         machine->broken = r < 0;
     }
     if (r < 0) {

@@ -134,6 +134,19 @@ void machine_end(struct machine *machine, enum machine_status status, const char
 void machine_limit_net(struct machine *machine, unsigned index, const struct rate_limiter_config *rx,
                        const struct rate_limiter_config *tx);
 
+/* Other rate limits for drive `index` of a started machine; they were checked. */
+void machine_limit_drive(struct machine *machine, unsigned index, const struct rate_limiter_config *limits);
+
+/*
+ * Opens the file or block device `path` and puts it in the place of drive `index` of a started machine, which
+ * may be paused. replaced(context, result) is called when that is done, never before this returns: 0, or a
+ * negative errno with a message, and the drive is what it was. What config says of the path is the caller's
+ * to change. Errors at once, with a message: -EOPNOTSUPP a kind of disk or of machine that cannot, -ENOMEM.
+ */
+typedef void machine_replaced(void *context, int result);
+int machine_replace_drive(struct machine *machine, unsigned index, const char *path,
+                          machine_replaced *replaced, void *context);
+
 /* The balloon of a started machine (dev/virtio_balloon.h), or NULL. Lent. */
 struct virtio_device *machine_balloon(const struct machine *machine);
 

@@ -47,6 +47,7 @@ struct machine {
     struct vcpu_callbacks callbacks;
     struct machine_saving *saving; /* the snapshot that is being written, or NULL */
     char *saved_as;                /* cas:NAME of the last one in the store; NULL: there was none */
+    struct disk_opener *opener;    /* of disks that replace others; NULL: nobody can ask for one */
     struct mailbox *news;          /* from vCPU threads: one has parked, or stopped and why */
     ev_signal signals[3];
     bool console_closed;   /* at the end: all that the guest said is written */

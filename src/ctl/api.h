@@ -42,6 +42,7 @@ struct ctl {
     struct api_saving *saving;        /* the snapshot that is being written, or NULL */
     struct api_resetting *resetting;  /* a reset that waits for a pause, or NULL */
     struct api_forking *forking;      /* copies that wait for a pause, or NULL */
+    struct api_replacing *replacing;  /* disks that are being opened in the place of others */
     struct snapshot snapshot;         /* that the machine came from */
     uint64_t saving_begin_us;         /* when it, or the one before, was asked for */
     unsigned unlisted_nets;           /* cards of the machine before those of the keys */
@@ -138,9 +139,14 @@ int api_take_config(const struct config *config, struct keys_config *keys);
 int api_take_nets(const struct config *config, struct keys_config *keys);
 int api_take_balloon(const struct config *config, struct keys_config *keys);
 
+/* api_drives.c */
+api_function api_put_drive, api_patch_drive;
+
+/* The machine ends: who waits for another disk is told. */
+void api_drives_ended(struct ctl *ctl);
+
 /* api_devices.c */
-api_function api_put_drive, api_patch_drive, api_put_net, api_patch_net, api_put_entropy, api_put_serial,
-    api_put_pmem, api_put_memory_hotplug, api_unplug;
+api_function api_put_entropy, api_put_serial, api_put_pmem, api_put_memory_hotplug, api_unplug;
 
 /* api_balloon.c, and what api_start() makes of it. */
 api_function api_put_balloon, api_get_balloon, api_patch_balloon, api_patch_balloon_stats,
@@ -152,8 +158,16 @@ api_function api_put_vsock;
 int api_build_vsock(const struct ctl *ctl, struct config *built);
 int api_override_vsock(const struct keys_vsock_override *wanted, struct config *built);
 
-/* api_net.c: api_put_net, api_patch_net, and what api_start() makes of them. */
+/* api_net.c, and what api_start() makes of them. */
+api_function api_put_net, api_patch_net;
 int api_build_nets(const struct ctl *ctl, struct config *built);
+
+/* Sets the buckets that `limiter` (NULL: none) has; the others stay. */
+void api_take_limits(const struct keys_rate_limiter *limiter, struct rate_limiter_config *limits);
+
+/* True if the limiter limits something: a bucket without a size or a time to refill does not. */
+bool api_limits(const struct keys_token_bucket *bucket);
+bool api_is_limited(const struct keys_rate_limiter *limiter);
 
 /* api_mmds.c */
 api_function api_get_mmds, api_put_mmds, api_patch_mmds, api_put_mmds_config;

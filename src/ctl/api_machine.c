@@ -201,6 +201,7 @@ void api_state_changed(struct ctl *ctl, enum machine_state state)
         api_saving_ended(ctl);
         api_reset_ended(ctl);
         api_fork_ended(ctl);
+        api_drives_ended(ctl);
     }
     if (state != MACHINE_PAUSED && state != MACHINE_ENDING)
         return;

@@ -26,13 +26,20 @@ static void take_bucket(const struct keys_token_bucket *bucket, struct token_buc
                                            .refill_time = bucket->refill_time.value};
 }
 
+void api_take_limits(const struct keys_rate_limiter *limiter, struct rate_limiter_config *limits)
+{
+    if (!limiter)
+        return;
+    take_bucket(limiter->bandwidth, &limits->bandwidth);
+    take_bucket(limiter->ops, &limits->ops);
+}
+
 static int limits_of(struct api_call *call, const struct keys_rate_limiter *limiter, const char *name,
                      struct rate_limiter_config *in)
 {
     if (!limiter)
         return 0;
-    take_bucket(limiter->bandwidth, &in->bandwidth);
-    take_bucket(limiter->ops, &in->ops);
+    api_take_limits(limiter, in);
     int r = rate_limiter_check(in, name);
     return r < 0 ? api_fault(call, r, "Network config error: %s", fail_text()) : 0;
 }

@@ -36,9 +36,13 @@ static int build_drives(const struct ctl *ctl, struct config *built)
     const struct keys_drive *drives = ctl->keys.drives.items;
     for (size_t i = 0; i < ctl->keys.drives.count; i++) {
         bool root = drives[i].is_root_device.value;
-        const struct drive_config drive = {.id = drives[i].drive_id,
-                                           .path = drives[i].path_on_host,
-                                           .read_only = drives[i].is_read_only.value};
+        struct drive_config drive = {0};
+        if (drives[i].given)
+            drive = *drives[i].given;
+        drive.id = drives[i].drive_id;
+        drive.path = drives[i].path_on_host;
+        drive.read_only = drives[i].is_read_only.value;
+        api_take_limits(drives[i].rate_limiter, &drive.limits);
         int r = config_add_drive(built, &drive, root);
         if (r == 0 && root && drives[i].partuuid) {
             free(built->append);

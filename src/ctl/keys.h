@@ -7,6 +7,8 @@
 
 #include "ctl/json.h"
 
+struct drive_config;
+
 struct keys_token_bucket {
     struct json_number size, one_time_burst, refill_time;
 };
@@ -34,6 +36,8 @@ struct keys_drive {
     struct keys_rate_limiter *rate_limiter;
     struct json_number io_engine;
     char *socket;
+    /* Not of a request: what the command line says of it; NULL: a request has put it there. Lent. */
+    const struct drive_config *given;
 };
 
 struct keys_drive_update {

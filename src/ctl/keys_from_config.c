@@ -52,7 +52,8 @@ static int take_drives(const struct config *config, struct keys_config *keys)
         *drive = (struct keys_drive){.is_root_device = {root, true},
                                      .cache_type = {1, true},
                                      .is_read_only = {from->read_only, true},
-                                     .io_engine = {0, true}};
+                                     .io_engine = {0, true},
+                                     .given = from};
         keys->drives.count++;
         int r = api_set_text(&drive->path_on_host, from->path);
         if (r == 0)

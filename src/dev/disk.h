@@ -74,6 +74,7 @@ struct disk_options {
     bool read_only;
     bool direct;     /* past the page cache (O_DIRECT); files only */
     uint32_t sector; /* logical sector: 512, 4096, or 0 for 512 */
+    int held_fd; /* of an open disk; 0: none. The same file is not opened again: its lock is shared. Lent. */
 };
 
 /*

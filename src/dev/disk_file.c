@@ -326,6 +326,14 @@ static int open_failed(int error, const char *path, bool read_only, bool direct)
     return fail_errno(error, "%s", path);
 }
 
+/* One that is open already has its lock, and a device that is open exclusively cannot be opened again. */
+static bool is_held(const struct disk_options *options, const struct stat *st)
+{
+    struct stat held;
+    return options->held_fd > 0 && fstat(options->held_fd, &held) == 0 && held.st_dev == st->st_dev &&
+           held.st_ino == st->st_ino;
+}
+
 static int open_path(const char *path, const struct disk_options *options, struct stat *ret_st, int *ret_fd)
 {
     bool read_only = options->read_only;
@@ -338,7 +346,8 @@ static int open_path(const char *path, const struct disk_options *options, struc
     int flags = O_CLOEXEC | (read_only ? O_RDONLY : O_RDWR) | (options->direct ? O_DIRECT : 0);
     if (S_ISBLK(st.st_mode) && !read_only)
         flags |= O_EXCL; /* for a device: refuse one that is mounted */
-    CLEANUP_FD int fd = open_noatime(AT_FDCWD, path, flags);
+    CLEANUP_FD int fd = is_held(options, &st) ? fcntl(options->held_fd, F_DUPFD_CLOEXEC, 3)
+                                              : open_noatime(AT_FDCWD, path, flags);
     if (fd < 0)
         return open_failed(-errno, path, read_only, options->direct);
     if (fstat(fd, &st) < 0)
@@ -358,7 +367,7 @@ static int open_file(struct disk_file *file, const char *path, const struct disk
         r = disk_choose_sector(path, options, file->disk.size, &file->disk.sector);
     if (r == 0 && !options->read_only)
         r = check_writable(file->fd, path, &st);
-    if (r == 0)
+    if (r == 0 && !is_held(options, &st))
         r = lock(file->fd, path, options->read_only);
     if (r == 0 && options->direct)
         r = open_cached(file, path, options->read_only);

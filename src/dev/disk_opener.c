@@ -21,6 +21,7 @@ struct opening {
 
 struct disk_opener {
     struct mailbox *results;
+    void (*started)(void);
     pthread_t thread;
     pthread_mutex_t lock; /* over what follows; not held while a disk is opened */
     pthread_cond_t more;
@@ -66,6 +67,8 @@ static struct opening *wait_for_one(struct disk_opener *opener)
 static void *open_disks(void *context)
 {
     struct disk_opener *opener = context;
+    if (opener->started)
+        opener->started();
     for (struct opening *opening; (opening = wait_for_one(opener));) {
         opening->result = disk_open(opening->store, opening->name, &opening->options, &opening->disk);
         if (opening->result < 0)
@@ -97,11 +100,12 @@ static int start_thread(struct disk_opener *opener)
     return r ? fail_errno(-r, "cannot start a thread that opens disks") : 0;
 }
 
-int disk_opener_new(struct loop *loop, struct disk_opener **ret_opener)
+int disk_opener_new(struct loop *loop, void (*started)(void), struct disk_opener **ret_opener)
 {
     struct disk_opener *opener = calloc(1, sizeof(*opener));
     if (!opener)
         return fail(-ENOMEM, "no memory to open disks");
+    opener->started = started;
     opener->last = &opener->first;
     pthread_mutex_init(&opener->lock, NULL);
     pthread_cond_init(&opener->more, NULL);

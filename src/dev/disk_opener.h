@@ -17,8 +17,9 @@ struct disk_opener;
  * thread. */
 typedef void disk_opened(void *context, int result, const char *message, struct disk *disk);
 
-/* Loop thread, as all that follows. Negative errno with a message: no thread, no memory. */
-int disk_opener_new(struct loop *loop, struct disk_opener **ret_opener);
+/* Loop thread, as all that follows. started() is called on the new thread (NULL: nothing is). Negative errno
+ * with a message: no thread, no memory. */
+int disk_opener_new(struct loop *loop, void (*started)(void), struct disk_opener **ret_opener);
 
 /* Opens what disk_open() takes. Strings and options are copied. done() is called later, in the order of the
  * calls; not at all after -ENOMEM, which has a message. */

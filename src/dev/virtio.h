@@ -288,6 +288,12 @@ int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label,
 /* Its disk, lent. */
 struct disk *virtio_blk_disk(const struct virtio_device *device);
 
+/* Puts `disk`, which is not attached, in the place of its disk as soon as nothing of that is in flight, and
+ * closes that; requests wait meanwhile. The guest is told of the size. done(context) is called then, maybe
+ * before this returns. Not from a handler of a disk. -EBUSY, or -EINVAL if the guest knows the drive as
+ * something that `disk` is not; with a message, and `disk` is still the caller's. */
+int virtio_blk_replace(struct virtio_device *device, struct disk *disk, virtio_done *done, void *context);
+
 /* Limits what a disk does from now on; `config` was checked (rate_limiter_check). Loop thread, at any time.
  * And what was held back so far. */
 void virtio_blk_limit(struct virtio_device *device, const struct rate_limiter_config *config);

@@ -45,6 +45,11 @@ struct virtio_blk {
     struct disk *disk;
     struct virtio_limiter limiter;
     unsigned in_flight;
+    /* The disk that takes the other one's place when nothing of that is in flight; NULL: none. */
+    struct disk *next;
+    struct loop_timer swap_timer;
+    virtio_done *swapped;
+    void *swapped_context;
     struct blk_counts {
         uint64_t reads, writes, flushes, discards, read_bytes, write_bytes, failed;
     } counts;
@@ -84,7 +89,8 @@ static void request_free(struct blk_request *request)
 static void end_quiesce(struct virtio_device *device)
 {
     const struct virtio_blk *blk = blk_of(device);
-    if (device->state == VIRTIO_QUIESCING && blk->in_flight == 0 && !blk->limiter.timer.op.in_flight)
+    if (device->state == VIRTIO_QUIESCING && blk->in_flight == 0 && !blk->next &&
+        !blk->limiter.timer.op.in_flight)
         virtio_quiesced(device);
 }
 
@@ -127,6 +133,8 @@ static void finish(struct blk_request *request, uint8_t status)
     *request->status = status;
     virtio_push(device, 0, request->head, written);
     request_free(request);
+    if (blk->next && blk->in_flight == 0) /* in a turn of its own: the old disk is at work */
+        loop_timer_start(device->loop, &blk->swap_timer, 1);
     end_quiesce(device);
 }
 
@@ -320,6 +328,8 @@ static int blk_take(struct virtio_device *device, unsigned q, struct virtq_chain
                     "a request with %llu readable and %llu writable bytes: no room for header or status",
                     (unsigned long long)chain->readable_bytes, (unsigned long long)chain->writable_bytes);
     struct virtio_blk *blk = blk_of(device);
+    if (blk->next)
+        return -EAGAIN;
     uint64_t payload = chain->readable_bytes - sizeof(header) + chain->writable_bytes - 1;
     if (virtio_limiter_take(&blk->limiter, payload) < 0)
         return -EAGAIN;
@@ -394,6 +404,74 @@ static uint64_t blk_features(const struct disk *disk)
     return features;
 }
 
+/* --- another disk --- */
+
+/* Low word first where it grows, high word first where it shrinks: what a driver reads in between is on both
+ * disks. The driver is told also if the size is the same. */
+static void show_capacity(struct virtio_device *device, uint64_t before, uint64_t after)
+{
+    const uint32_t low = offsetof(struct virtio_blk_config, capacity), high = low + 4;
+    if (after < before && after >> 32 != before >> 32)
+        virtio_set_config_word(device, high, (uint32_t)(after >> 32));
+    virtio_set_config_word(device, low, (uint32_t)after);
+    if (after > before && after >> 32 != before >> 32)
+        virtio_set_config_word(device, high, (uint32_t)(after >> 32));
+}
+
+static void swap_disks(struct virtio_blk *blk)
+{
+    struct disk *old = blk->disk;
+    CHECK(blk->in_flight == 0);
+    blk->disk = ptr_steal(&blk->next);
+    disk_attach(blk->disk, blk->device.loop);
+    show_capacity(&blk->device, old->size / DISK_SECTOR, blk->disk->size / DISK_SECTOR);
+    old->ops->close(old);
+    if (blk->device.state == VIRTIO_RUNNING)
+        virtio_kick_again(&blk->device, 0);
+    virtio_done *done = ptr_steal(&blk->swapped);
+    done(blk->swapped_context);
+    end_quiesce(&blk->device);
+}
+
+static void swap_due(struct loop_op *op, int result, unsigned flags)
+{
+    (void)result, (void)flags;
+    swap_disks(container_of(op, struct virtio_blk, swap_timer.op));
+}
+
+/* What the driver knows of the disk stays true. */
+static int check_next(const struct virtio_blk *blk, const struct disk *next)
+{
+    const struct disk *disk = blk->disk;
+    if (blk->next)
+        return fail(-EBUSY, "another disk is being put in its place already");
+    if (next->read_only != disk->read_only)
+        return fail(-EINVAL, "the guest knows the drive as %s, and the new disk is not",
+                    disk->read_only ? "read-only" : "writable");
+    if (next->sector != disk->sector)
+        return fail(-EINVAL,
+                    "the guest knows the drive's sectors as %u bytes, and those of the new disk have %u",
+                    disk->sector, next->sector);
+    if (!disk->read_only && ((disk->ops->discard && !next->ops->discard) ||
+                             (disk->ops->write_zeroes && !next->ops->write_zeroes)))
+        return fail(-EINVAL, "the guest may discard what is on the drive, and the new disk cannot do that");
+    return 0;
+}
+
+int virtio_blk_replace(struct virtio_device *device, struct disk *disk, virtio_done *done, void *context)
+{
+    struct virtio_blk *blk = blk_of(device);
+    int r = check_next(blk, disk);
+    if (r < 0)
+        return r;
+    blk->next = disk;
+    blk->swapped = done;
+    blk->swapped_context = context;
+    if (blk->in_flight == 0)
+        swap_disks(blk);
+    return 0;
+}
+
 #define COUNTER(name_, help_)                                                                                \
     {                                                                                                        \
 #name_, (help_), offsetof(struct virtio_blk, counts.name_)                                           \
@@ -432,6 +510,7 @@ int virtio_blk_new(struct loop *loop, struct disk *disk, const char *label, stru
         return r;
     }
     virtio_limiter_init(&blk->limiter, &blk->device, 0, end_quiesce);
+    blk->swap_timer.op.done = swap_due;
     disk_attach(disk, loop);
     blk->disk = disk;
     blk->requests = requests;

@@ -218,6 +218,73 @@ END
     grep -q 'config: invalid type: string "2", expected u8 at line 4 column 38' err || { cat err && return 1; }
 }
 
+# What the command line says of a disk stays although there is a socket.
+given_drives()
+{
+    fresh
+    truncate -s 1049088 odd
+    ln -sf "$vmm" volt-vmm
+    local status=0
+    timeout 20 ./volt-vmm --kernel kernel --serial off --disk odd,sector=4096 --api-sock socket >out 2>err || status=$?
+    cat err
+    [ "$status" -eq 1 ] && grep -q 'odd: .*4096' err
+}
+
+# Another disk while the VM runs: one in a folder that was allowed, one that was not, and one that has grown.
+replaced_drives()
+{
+    fresh
+    mkdir allowed
+    truncate -s 2M allowed/disk other
+    start volt-vmm --kernel kernel --cmdline deaf=1 --serial off --disk disk,iops=1000 --api-sock socket --allow-path allowed
+    until_true test -n "$(call GET / | grep -o Running)"
+    call PATCH '/drives/disk0 {"drive_id":"disk0","path_on_host":"allowed/disk"}' | grep -qx 204
+    call GET /vm/config | grep -q '"path_on_host":"allowed/disk"'
+    truncate -s 3M allowed/disk
+    call PATCH '/drives/disk0 {"drive_id":"disk0","path_on_host":"allowed/disk"}' | grep -qx 204
+    if call GET /sandbox | grep -q '"name":"landlock","in_force":true'; then
+        call PATCH '/drives/disk0 {"drive_id":"disk0","path_on_host":"other"}' | grep -q 'Permission denied.*--allow-path'
+    fi
+    call GET /vm/config | grep -q '"path_on_host":"allowed/disk"'
+    # The old one is closed.
+    readlink "/proc/$vm"/fd/* >open || true
+    grep -q 'vm/allowed/disk$' open
+    if grep 'vm/disk$' open; then return 1; fi
+    kill "$vm"
+    ended_with 143
+}
+
+# One that another VM holds is tried for a second: meanwhile there is no second one, all else is answered, and the VM ends.
+replaced_at_the_end()
+{
+    fresh
+    ln -sf "$vmm" volt-vmm
+    ./volt-vmm --kernel kernel --cmdline deaf=1 --serial off --disk disk2 --api-sock other >/dev/null 2>&1 &
+    local other=$! bad=0 calling
+    until_true test -S other
+    start volt-vmm --kernel kernel --cmdline deaf=1 --serial off --disk disk --api-sock socket --allow-path .
+    until_true test -n "$(call GET / | grep -o Running)"
+    "$build/voltctl" drive ./socket disk0=disk2 >first 2>&1 &
+    calling=$!
+    sleep 0.2
+    "$build/voltctl" drive ./socket disk0=disk2 >second 2>&1 || true
+    "$build/voltctl" config ./socket | grep -q '"path_on_host":"disk"' || bad=1
+    wait "$calling" || true
+    grep -q 'in use by another VM' first || bad=1
+    grep -q 'another disk is being put in its place already' second || bad=1
+    "$build/voltctl" drive ./socket disk0=disk2 >third 2>&1 &
+    calling=$!
+    sleep 0.2
+    kill "$vm"
+    ended_with 143 || bad=1
+    wait "$calling" || true
+    grep -q 'The microVM is ending' third || bad=1
+    kill "$other"
+    wait "$other" || true
+    cat first second third
+    return "$bad"
+}
+
 # Not started: their TAPs are opened then.
 network_cards()
 {
@@ -406,5 +473,8 @@ tap_run "events, and a shutdown with a deadline" events_and_shutdown
 tap_run "10,000 calls leak nothing" many_calls --kernel kernel --cmdline deaf=1 --memory 32M
 tap_run "nor do they before the start" many_calls
 tap_run "1,000 idle connections" idle_connections
+tap_run "what the command line says of a disk" given_drives
+tap_run "another disk while the VM runs" replaced_drives
+tap_run "another disk that is held, and the end of the VM" replaced_at_the_end
 tap_run "voltctl, from start to rm" voltctl_life
 tap_done

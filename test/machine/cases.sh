@@ -494,6 +494,37 @@ memory_comes_back() # MIB: at most so many are left; OPTION...
     expect_status 0
 }
 
+# A drive is replaced while the guest reads it: by a larger file, which then grows in place.
+drive_replaced()
+{
+    fresh_root
+    truncate -s 8M old
+    truncate -s 24M new
+    printf 'newdev' | dd of=new conv=notrunc 2>/dev/null
+    printf 'middle' | dd of=new bs=1 seek=$((24 * 1048576 - 6)) conv=notrunc 2>/dev/null
+    start drive --rootfs root --disk old --api-sock socket --allow-path "$work"
+    wait_for ready=1
+    sleep 1
+    "$payload/voltctl" drive ./socket disk1=new || give_up
+    wait_for seen1=1
+    truncate -s 40M new
+    printf 'at end' | dd of=new bs=1 seek=$((40 * 1048576 - 6)) conv=notrunc 2>/dev/null
+    "$payload/voltctl" pause ./socket || give_up
+    "$payload/voltctl" drive ./socket disk1=new || give_up
+    "$payload/voltctl" resume ./socket || give_up
+    wait_for seen2=1
+    finish
+    expect_status 0
+    expect_fact size 16384
+    expect_fact size1 49152
+    expect_fact first1 newdev
+    expect_fact last1 middle
+    expect_fact size2 81920
+    expect_fact first2 newdev
+    expect_fact last2 "at end"
+    expect_fact failed ""
+}
+
 # Its target changes while the guest runs.
 balloon_changes()
 {
@@ -899,6 +930,7 @@ main_group()
     tap_run "configuration file" configuration_file
     tap_run "idle: no wake-ups, little memory" idle
     tap_run "memory that the guest frees comes back" memory_comes_back 128
+    tap_run "a drive that is replaced, and one that grows" drive_replaced
     tap_run "a balloon that fills and empties" balloon_changes
     tap_run "a full balloon under memory pressure" balloon_under_pressure
     tap_run "5 snapshots, each restored, 1 CPU" snapshots 1 5 256

@@ -1,6 +1,6 @@
 /*
- * An attacker in the monitor. EVIL=THREAD/ACT: after its confinement the thread (loop or vcpu) does that act,
- * and the process ends with what came of it: "allowed" or "refused ERRNO" on standard error, unless the trap
+ * An attacker in the monitor. EVIL=THREAD/ACT: after its confinement the thread (loop, vcpu or opener) does
+ * that act, and the process ends with what came of it: "allowed" or "refused ERRNO" on standard error, unless the trap
  * ended it before. EVIL=list: the acts, with what is to come of them.
  */
 #include "acts.h"
@@ -46,18 +46,24 @@ __attribute__((constructor)) static void list(void)
     const char *evil = getenv("EVIL");
     if (!evil || strcmp(evil, "list") != 0)
         return;
-    for (size_t i = 0; acts[i].name; i++)
-        printf("%s %c %c %c %c %c %c\n", acts[i].name, acts[i].loop, acts[i].files, acts[i].vcpu,
-               acts[i].makes, acts[i].copies, acts[i].connects);
+    for (size_t i = 0; acts[i].name; i++) {
+        /* The opener of disks is tried with what none may do. */
+        bool never =
+            acts[i].loop == 'T' && acts[i].files == 'T' && acts[i].vcpu == 'T' && acts[i].makes == 'T';
+        printf("%s %c %c %c %c %c %c %c\n", acts[i].name, acts[i].loop, acts[i].files, acts[i].vcpu,
+               acts[i].makes, acts[i].copies, acts[i].connects, never ? 'T' : '-');
+    }
     fflush(stdout);
     _exit(0);
 }
 
 void __real_confine_loop(void);
 void __real_confine_vcpu(unsigned index);
+void __real_confine_opener(void);
 int __real_loop_new(unsigned entries, struct loop **ret_loop);
 void __wrap_confine_loop(void);
 void __wrap_confine_vcpu(unsigned index);
+void __wrap_confine_opener(void);
 int __wrap_loop_new(unsigned entries, struct loop **ret_loop);
 
 void __wrap_confine_loop(void)
@@ -70,6 +76,12 @@ void __wrap_confine_vcpu(unsigned index)
 {
     __real_confine_vcpu(index);
     be_evil("vcpu");
+}
+
+void __wrap_confine_opener(void)
+{
+    __real_confine_opener();
+    be_evil("opener");
 }
 
 int __wrap_loop_new(unsigned entries, struct loop **ret_loop)

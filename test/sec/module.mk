@@ -6,4 +6,4 @@ sec-tests: $(EVIL)
 
 $(EVIL): $(BUILD)/test/sec/evil.o $(BUILD)/test/sec/acts.o $(VMM_OBJ) $(LIB)
 	$(SAY) LD $@
-	$(Q)$(CC) $(STATIC) $(LDFLAGS) -Wl,--wrap=confine_loop,--wrap=confine_vcpu,--wrap=loop_new $^ $(LIBS) -o $@
+	$(Q)$(CC) $(STATIC) $(LDFLAGS) -Wl,--wrap=confine_loop,--wrap=confine_vcpu,--wrap=confine_opener,--wrap=loop_new $^ $(LIBS) -o $@

@@ -165,6 +165,7 @@ tap_run "an evil loop that may make files" try_all 5 loop --api-sock vm.sock --a
 tap_run "an evil loop whose copies go on as VMs" try_all 6 loop --api-sock vm.sock --allow-path allowed/file --allow-path read-only,ro --allow-fork
 tap_run "an evil loop with a vsock device" try_all 7 loop --vsock cid=3,uds=guest.vsock
 tap_run "an evil vCPU" try_all 4 vcpu
+tap_run "an evil opener of disks" try_all 8 opener --cmdline deaf=1 --api-sock vm.sock --allow-path allowed/file
 tap_run "seen from outside" seen_from_outside
 tap_run "switched off, loudly" switched_off
 tap_run "another user" another_user

@@ -13,7 +13,7 @@ static char path[] = "/tmp/test_disk_opener.XXXXXX";
 static void set_up(void)
 {
     cr_assert(loop_new(64, &loop) == 0, "%s", fail_text());
-    cr_assert(disk_opener_new(loop, &opener) == 0, "%s", fail_text());
+    cr_assert(disk_opener_new(loop, NULL, &opener) == 0, "%s", fail_text());
     int fd = mkstemp(path);
     cr_assert(fd >= 0 && ftruncate(fd, 1 * MIB) == 0, "no disk file");
     close(fd);

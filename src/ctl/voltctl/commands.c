@@ -63,6 +63,28 @@ int do_balloon(const struct invocation *invocation)
     return request(invocation, "PATCH", "/balloon", body);
 }
 
+/* The VM has a folder of its own: the file's whole path is sent. */
+int do_drive(const struct invocation *invocation)
+{
+    CLEANUP_TEXT struct text path = {0}, body = {0};
+    const char *file = invocation->word ? strchr(invocation->word, '=') : NULL;
+    if (!file || file == invocation->word || !file[1])
+        return fail(-EINVAL, "drive %s: give ID=FILE (voltctl config has the IDs)", invocation->name);
+    size_t length = (size_t)(file++ - invocation->word);
+    CLEANUP_FREE char *whole = realpath(file, NULL);
+    if (whole)
+        file = whole;
+    text_printf(&path, "/drives/%.*s", (int)length, invocation->word);
+    text_puts(&body, "{\"drive_id\":");
+    text_json_string(&body, invocation->word, length);
+    text_puts(&body, ",\"path_on_host\":");
+    text_json_string(&body, file, strlen(file));
+    text_puts(&body, "}");
+    if (!path.at || !body.at)
+        return fail(-ENOMEM, "no memory for the request");
+    return request(invocation, "PATCH", path.at, body.at);
+}
+
 int do_config(const struct invocation *invocation)
 {
     return request(invocation, "GET", "/vm/config", NULL);

@@ -30,6 +30,8 @@ static const struct command {
     {"pause", "NAME", "stop its CPUs and devices", do_pause, true},
     {"resume", "NAME", "let it go on", do_resume, true},
     {"balloon", "NAME [SIZE]", "how much memory its guest is to give up", do_balloon, true},
+    {"drive", "NAME ID=FILE", "put another disk in the place of a drive, or the same one after it grew",
+     do_drive, true},
     {"config", "NAME", "its configuration, as JSON", do_config, true},
     {"sandbox", "NAME", "what confines it, as JSON", do_sandbox, true},
     {"metrics", "NAME", "what it counts, as Prometheus text", do_metrics, true},
@@ -91,7 +93,7 @@ static int take_argument(struct parsing *parsing, struct argp_state *state, char
         return 0;
     }
     voltctl_command *run = parsing->command->run;
-    bool worded = run == do_balloon || run == do_snapshot || run == do_restore;
+    bool worded = run == do_balloon || run == do_snapshot || run == do_restore || run == do_drive;
     bool second = worded && invocation->name && !invocation->word;
     if (run == do_fork && invocation->name) { /* the copies' names */
         invocation->rest = state->argv + state->next - 1;

@@ -10,7 +10,7 @@
 struct invocation {
     const char *directory; /* of the sockets */
     const char *name;      /* of the VM, or the path of its socket; NULL for commands without one */
-    const char *word;      /* after the name: the balloon's size, a snapshot's folder; NULL: not given */
+    const char *word;      /* after the name: a size, a snapshot's folder, a drive; NULL: not given */
     const char *store;     /* of snapshots in it; NULL: $STELLARIUM_STORE */
     char **rest;           /* what follows, NULL at the end */
     bool json, force, console, paused;
@@ -33,4 +33,4 @@ int vm_connect(const struct invocation *invocation, struct client *ret_client);
 /* Each returns 0, or a negative errno with a message; do_exec() the status of its command. */
 typedef int voltctl_command(const struct invocation *invocation);
 voltctl_command do_list, do_start, do_stop, do_pause, do_resume, do_config, do_metrics, do_sandbox, do_events,
-    do_logs, do_rm, do_balloon, do_snapshot, do_restore, do_reset, do_fork, do_exec, do_shutdown;
+    do_logs, do_rm, do_balloon, do_snapshot, do_restore, do_reset, do_fork, do_drive, do_exec, do_shutdown;
