@@ -53,8 +53,8 @@ struct net_config {
 
 /* Reads
  * "tap=NAME|fd=N[:N...]|bridge=NAME|passt=SOCKET|auto|none[,mac=MAC][,mtu=N][,queues=N][,tcp=PORTS]
- * [,udp=PORTS][,map-gw=on|off][,ip=ADDRESS/LENGTH|dhcp|auto6][,gw=ADDRESS][,dns=ADDRESS][,rx-bw=][,rx-ops=][,tx-bw=]
- * [,tx-ops=]". -EINVAL with a message. */
+ * [,udp=PORTS][,map-gw=on|off][,ip=ADDRESS/LENGTH|dhcp|auto6][,gw=ADDRESS][,dns=ADDRESS][,rx-bw=][,rx-ops=]
+ * [,tx-bw=][,tx-ops=]". -EINVAL with a message. */
 int net_config_parse(const char *text, struct net_config *ret_config);
 
 /* The word of the kernel's command line that tells the guest of card `index`, in `word`, which is returned;

@@ -1,7 +1,7 @@
 /*
  * An attacker in the monitor. EVIL=THREAD/ACT: after its confinement the thread (loop, vcpu or opener) does
- * that act, and the process ends with what came of it: "allowed" or "refused ERRNO" on standard error, unless the trap
- * ended it before. EVIL=list: the acts, with what is to come of them.
+ * that act, and the process ends with what came of it: "allowed" or "refused ERRNO" on standard error, unless
+ * the trap ended it before. EVIL=list: the acts, with what is to come of them.
  */
 #include "acts.h"
 #include "confine.h"
