@@ -13,23 +13,11 @@
 /* The socket as the VM names it: relative to the folder in which its process runs. */
 static int vsock_path(const struct invocation *invocation, char ret_path[PATH_MAX])
 {
-    struct client client;
-    struct keys_config config = {0};
-    struct json_error error = {0};
-    CLEANUP_TEXT struct text answer = {0};
-    int r = vm_connect(invocation, &client);
+    struct keys_config config;
+    pid_t pid;
+    int r = vm_config(invocation, &config, &pid);
     if (r < 0)
         return r;
-    r = client_request(&client, "GET", "/vm/config", NULL, &answer);
-    client_close(&client);
-    if (r < 0)
-        return r;
-    if (r != 200)
-        return fail(-EPROTO, "%s: %s", invocation->name, client_fault(&answer));
-    r = json_read(answer.at, answer.length, &keys_config_struct, &config, &error);
-    text_free(&error.message);
-    if (r < 0)
-        return fail(-EPROTO, "%s: its configuration is not to be understood", invocation->name);
     const char *path = config.vsock ? config.vsock->uds_path : NULL;
     int length = 0;
     if (!path)
@@ -39,7 +27,7 @@ static int vsock_path(const struct invocation *invocation, char ret_path[PATH_MA
     else if (path[0] == '/')
         length = snprintf(ret_path, PATH_MAX, "%s", path);
     else
-        length = snprintf(ret_path, PATH_MAX, "/proc/%d/cwd/%s", (int)client.pid, path);
+        length = snprintf(ret_path, PATH_MAX, "/proc/%d/cwd/%s", (int)pid, path);
     if (length >= PATH_MAX)
         r = fail(-ENAMETOOLONG, "%s: the path of its vsock socket is too long", invocation->name);
     json_free(&keys_config_struct, &config);

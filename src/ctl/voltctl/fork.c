@@ -143,20 +143,9 @@ static void close_fds(struct forking *forking)
 /* How many disks the VM writes to, and whether it has a vsock device. */
 static int look_at_devices(const struct invocation *invocation, struct forking *forking)
 {
-    struct client client;
-    struct keys_config config = {0};
-    struct json_error error = {0};
-    CLEANUP_TEXT struct text answer = {0};
-    int r = vm_connect(invocation, &client);
-    if (r < 0)
-        return r;
-    r = client_request(&client, "GET", "/vm/config", NULL, &answer);
-    client_close(&client);
-    if (r >= 300)
-        return fail(-EPROTO, "%s: %s", invocation->name, client_fault(&answer));
-    if (r > 0)
-        r = json_read(answer.at, answer.length, &keys_config_struct, &config, &error);
-    text_free(&error.message);
+    struct keys_config config;
+    pid_t pid;
+    int r = vm_config(invocation, &config, &pid);
     if (r < 0)
         return r;
     forking->has_vsock = config.vsock;

@@ -45,3 +45,27 @@ int vm_connect(const struct invocation *invocation, struct client *ret_client)
         return fail(r, "%s: has ended (voltctl rm takes away what it left)", invocation->name);
     return r;
 }
+
+int vm_config(const struct invocation *invocation, struct keys_config *ret_config, pid_t *ret_pid)
+{
+    struct client client;
+    struct keys_config config = {0};
+    struct json_error error = {0};
+    CLEANUP_TEXT struct text answer = {0};
+    int r = vm_connect(invocation, &client);
+    if (r < 0)
+        return r;
+    r = client_request(&client, "GET", "/vm/config", NULL, &answer);
+    client_close(&client);
+    if (r < 0)
+        return r;
+    if (r != 200)
+        return fail(-EPROTO, "%s: %s", invocation->name, client_fault(&answer));
+    r = json_read(answer.at, answer.length, &keys_config_struct, &config, &error);
+    text_free(&error.message);
+    if (r < 0)
+        return fail(-EPROTO, "%s: its configuration is not to be understood", invocation->name);
+    *ret_config = config;
+    *ret_pid = client.pid;
+    return 0;
+}

@@ -1,6 +1,7 @@
 /* Inside voltctl: what a command gets, and the commands. */
 #pragma once
 
+#include "ctl/keys.h"
 #include "ctl/voltctl/client.h"
 
 #include <limits.h>
@@ -26,6 +27,9 @@ int vm_open_file(const struct invocation *invocation, const char *suffix, int *r
 
 /* Connects to the VM's socket, or says what is wrong with it. */
 int vm_connect(const struct invocation *invocation, struct client *ret_client);
+
+/* The VM's configuration, which json_free(&keys_config_struct, ...) ends, and the number of its process. */
+int vm_config(const struct invocation *invocation, struct keys_config *ret_config, pid_t *ret_pid);
 
 /* The status of a voltctl exec that fails itself. */
 #define VOLTCTL_EXEC_FAILED 125
