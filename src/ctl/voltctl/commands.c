@@ -17,17 +17,11 @@
 static int request(const struct invocation *invocation, const char *method, const char *path,
                    const char *body)
 {
-    struct client client;
     CLEANUP_TEXT struct text answer = {0};
-    int r = vm_connect(invocation, &client);
+    const struct client_request wanted = {.method = method, .path = path, .body = body};
+    int r = vm_ask(invocation, &wanted, &answer, NULL);
     if (r < 0)
         return r;
-    r = client_request(&client, method, path, body, &answer);
-    client_close(&client);
-    if (r < 0)
-        return r;
-    if (r >= 300)
-        return fail(-EPROTO, "%s: %s", invocation->name, client_fault(&answer));
     if (answer.length > 0)
         printf("%s%s", answer.at, answer.at[answer.length - 1] == '\n' ? "" : "\n");
     return 0;

@@ -110,11 +110,10 @@ static int listen_at(struct forking *forking, const struct invocation *invocatio
 static int open_files(struct forking *forking, struct copy *copy)
 {
     struct invocation invocation = of_copy(forking, copy);
-    int fd = -1;
     int r = listen_at(forking, &invocation, ".sock", &copy->socket);
     if (r < 0)
         return r;
-    fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return fail_errno(-errno, "/dev/null");
     add_fd(forking, fd);
@@ -205,7 +204,6 @@ static int take_pids(const struct text *text, struct copy *copies, unsigned coun
 static int ask(struct forking *forking, struct copy *copies, unsigned count)
 {
     const struct invocation *invocation = forking->invocation;
-    struct client client;
     CLEANUP_TEXT struct text body = {0}, answer = {0};
     text_printf(&body, "{\"count\":%u,\"resume_vm\":%s,\"ids\":[", count,
                 invocation->paused ? "false" : "true");
@@ -214,18 +212,12 @@ static int ask(struct forking *forking, struct copy *copies, unsigned count)
     text_puts(&body, "]}");
     if (body.failed)
         return fail(-ENOMEM, "no memory");
-    int r = vm_connect(invocation, &client);
-    if (r < 0)
-        return r;
     const struct client_request request = {.method = "PUT",
                                            .path = "/vm/fork",
                                            .body = body.at,
                                            .fds = forking->fds,
                                            .fd_count = forking->fd_count};
-    r = client_ask(&client, &request, &answer);
-    client_close(&client);
-    if (r >= 300)
-        return fail(-EPROTO, "%s: %s", invocation->name, client_fault(&answer));
+    int r = vm_ask(invocation, &request, &answer, NULL);
     return r < 0 ? r : take_pids(&answer, copies, count);
 }
 
@@ -256,17 +248,7 @@ static int wait_for(const struct forking *forking, const struct copy *copy)
 {
     const struct timespec pause = {.tv_nsec = 1000000};
     struct invocation invocation = of_copy(forking, copy);
-    for (;;) {
-        struct client client;
-        CLEANUP_TEXT struct text answer = {0};
-        int r = vm_connect(&invocation, &client);
-        if (r == 0) {
-            r = client_request(&client, "GET", "/", NULL, &answer);
-            bool is_it = client.pid == copy->pid && r == 200;
-            client_close(&client);
-            if (is_it)
-                return 0;
-        }
+    while (!vm_answers(&invocation, copy->pid)) {
         char path[32];
         struct stat status;
         snprintf(path, sizeof(path), "/proc/%d", (int)copy->pid);
@@ -274,6 +256,7 @@ static int wait_for(const struct forking *forking, const struct copy *copy)
             return fail(-ECHILD, "%s: has ended at once (voltctl logs %s)", copy->name, copy->name);
         nanosleep(&pause, NULL);
     }
+    return 0;
 }
 
 static void show(const struct forking *forking)

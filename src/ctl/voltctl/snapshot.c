@@ -87,7 +87,6 @@ static void add_path(struct text *body, const struct saving *saving, unsigned fi
 
 static int ask(const struct invocation *invocation, struct saving *saving)
 {
-    struct client client;
     CLEANUP_TEXT struct text body = {0}, answer = {0};
     text_puts(&body, "{\"snapshot_path\":");
     add_path(&body, saving, STATE);
@@ -96,9 +95,6 @@ static int ask(const struct invocation *invocation, struct saving *saving)
     text_puts(&body, "}");
     if (body.failed)
         return fail(-ENOMEM, "no memory");
-    int r = vm_connect(invocation, &client);
-    if (r < 0)
-        return r;
     const struct client_request request = {.method = "PUT",
                                            .path = "/snapshot/create",
                                            .body = body.at,
@@ -106,11 +102,10 @@ static int ask(const struct invocation *invocation, struct saving *saving)
                                            .fd_count = FILES,
                                            .waiting = waiting,
                                            .context = saving};
-    r = client_ask(&client, &request, &answer);
-    client_close(&client);
+    int r = vm_ask(invocation, &request, &answer, NULL);
     if (saving->shown)
         fprintf(stderr, "\r\033[K");
-    return r >= 300 ? fail(-EPROTO, "%s: %s", invocation->name, client_fault(&answer)) : MIN(r, 0);
+    return r;
 }
 
 static int save(const struct invocation *invocation, struct saving *saving)

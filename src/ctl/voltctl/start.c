@@ -52,27 +52,20 @@ static void last_line(int log, char *line, size_t size)
         memmove(line, last + 1, strlen(last + 1) + 1);
 }
 
-/* Until its socket answers, or it has ended. One that only listens may still fail: its loop answers when the
- * start is over. */
+/* Until its socket answers, or it has ended. */
 static int wait_for_start(const struct invocation *invocation, pid_t pid, int log)
 {
     const struct timespec pause = {.tv_nsec = 5000000};
     for (;;) {
         int status;
-        struct client client;
         if (waitpid(pid, &status, WNOHANG) == pid) {
             char line[512];
             last_line(log, line, sizeof(line));
             return fail(-ECHILD, "%s: did not start: %s", invocation->name,
                         line[0] ? line : "it says nothing");
         }
-        if (vm_connect(invocation, &client) == 0) {
-            CLEANUP_TEXT struct text answer = {0};
-            bool is_it = client.pid == pid && client_request(&client, "GET", "/", NULL, &answer) == 200;
-            client_close(&client);
-            if (is_it)
-                return 0;
-        }
+        if (vm_answers(invocation, pid))
+            return 0;
         nanosleep(&pause, NULL);
     }
 }

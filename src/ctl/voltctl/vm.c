@@ -46,26 +46,48 @@ int vm_connect(const struct invocation *invocation, struct client *ret_client)
     return r;
 }
 
-int vm_config(const struct invocation *invocation, struct keys_config *ret_config, pid_t *ret_pid)
+int vm_ask(const struct invocation *invocation, const struct client_request *request, struct text *answer,
+           pid_t *ret_pid)
 {
     struct client client;
-    struct keys_config config = {0};
-    struct json_error error = {0};
-    CLEANUP_TEXT struct text answer = {0};
     int r = vm_connect(invocation, &client);
     if (r < 0)
         return r;
-    r = client_request(&client, "GET", "/vm/config", NULL, &answer);
+    r = client_ask(&client, request, answer);
     client_close(&client);
     if (r < 0)
         return r;
-    if (r != 200)
-        return fail(-EPROTO, "%s: %s", invocation->name, client_fault(&answer));
+    if (r >= 300)
+        return fail(-EPROTO, "%s: %s", invocation->name, client_fault(answer));
+    if (ret_pid)
+        *ret_pid = client.pid;
+    return 0;
+}
+
+bool vm_answers(const struct invocation *invocation, pid_t pid)
+{
+    struct client client;
+    CLEANUP_TEXT struct text answer = {0};
+    if (vm_connect(invocation, &client) < 0)
+        return false;
+    bool is_it = client.pid == pid && client_request(&client, "GET", "/", NULL, &answer) == 200;
+    client_close(&client);
+    return is_it;
+}
+
+int vm_config(const struct invocation *invocation, struct keys_config *ret_config, pid_t *ret_pid)
+{
+    struct keys_config config = {0};
+    struct json_error error = {0};
+    CLEANUP_TEXT struct text answer = {0};
+    const struct client_request request = {.method = "GET", .path = "/vm/config"};
+    int r = vm_ask(invocation, &request, &answer, ret_pid);
+    if (r < 0)
+        return r;
     r = json_read(answer.at, answer.length, &keys_config_struct, &config, &error);
     text_free(&error.message);
     if (r < 0)
         return fail(-EPROTO, "%s: its configuration is not to be understood", invocation->name);
     *ret_config = config;
-    *ret_pid = client.pid;
     return 0;
 }

@@ -28,6 +28,16 @@ int vm_open_file(const struct invocation *invocation, const char *suffix, int *r
 /* Connects to the VM's socket, or says what is wrong with it. */
 int vm_connect(const struct invocation *invocation, struct client *ret_client);
 
+/*
+ * Connects, asks, and fails with the words of what is no success. Else 0, the body is in `answer`, and
+ * *ret_pid (NULL: not wanted) is the VM's process.
+ */
+int vm_ask(const struct invocation *invocation, const struct client_request *request, struct text *answer,
+           pid_t *ret_pid);
+
+/* Whether its socket answers, and process `pid` is who listens. One that only listens may still fail. */
+bool vm_answers(const struct invocation *invocation, pid_t pid);
+
 /* The VM's configuration, which json_free(&keys_config_struct, ...) ends, and the number of its process. */
 int vm_config(const struct invocation *invocation, struct keys_config *ret_config, pid_t *ret_pid);
 
