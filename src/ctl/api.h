@@ -67,6 +67,10 @@ int api_fault(struct api_call *call, int error, const char *format, ...)
 void api_answer_fault(struct api_call *call, int status);
 void api_answer_success(struct api_call *call);
 
+/* Ends a request that waited, as an error, with these words for fault_message. */
+void api_answer_late_fault(struct ctl *ctl, struct http_request *request, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* Who speaks in the log. */
 const char *api_log_name(const struct ctl *ctl);
 

@@ -5,17 +5,22 @@
 #include <string.h>
 #include <time.h>
 
-int api_fault(struct api_call *call, int error, const char *format, ...)
+static void set_fault(struct api_call *call, const char *format, va_list arguments)
 {
     char *message = NULL;
-    va_list arguments;
-    va_start(arguments, format);
     int length = vasprintf(&message, format, arguments);
-    va_end(arguments);
     text_clear(&call->fault);
     text_puts(&call->fault, length < 0 ? "out of memory" : message);
     if (length >= 0)
         free(message);
+}
+
+int api_fault(struct api_call *call, int error, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    set_fault(call, format, arguments);
+    va_end(arguments);
     return error;
 }
 
@@ -61,6 +66,17 @@ void api_answer_fault(struct api_call *call, int status)
                                                      .body = body.at,
                                                      .length = body.length,
                                                      .deprecated = call->deprecated});
+}
+
+void api_answer_late_fault(struct ctl *ctl, struct http_request *request, const char *format, ...)
+{
+    struct api_call call = {.ctl = ctl, .request = request};
+    va_list arguments;
+    va_start(arguments, format);
+    set_fault(&call, format, arguments);
+    va_end(arguments);
+    api_answer_fault(&call, 400);
+    text_free(&call.fault);
 }
 
 void api_answer_success(struct api_call *call)

@@ -214,13 +214,9 @@ void api_drives_ended(struct ctl *ctl)
 {
     struct api_replacing *replacing = ctl->replacing;
     for (; replacing; replacing = replacing->next) {
-        struct api_call call = {.ctl = ctl};
-        call.request = ptr_steal(&replacing->request);
-        if (!call.request)
-            continue;
-        api_fault(&call, -ESHUTDOWN, "The microVM is ending.");
-        api_answer_fault(&call, 400);
-        text_free(&call.fault);
+        struct http_request *request = ptr_steal(&replacing->request);
+        if (request)
+            api_answer_late_fault(ctl, request, "The microVM is ending.");
     }
 }
 

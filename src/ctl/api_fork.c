@@ -6,20 +6,14 @@
 #include "ctl/api.h"
 
 #include "base/log.h"
-#include "sec/sandbox.h"
 
 #include <poll.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-enum {
-    LISTENER,
-    INPUT,
-    OUTPUT,
-    LOG,
-    FIXED
-}; /* descriptors of a copy; then of its vsock device and its disks */
+/* Descriptors of a copy; then come those of its vsock device and its disks. */
+enum { LISTENER, INPUT, OUTPUT, LOG, FIXED };
 
 struct api_forking {
     struct http_request *request;
@@ -144,11 +138,8 @@ static void answer(struct ctl *ctl, const struct api_forking *forking, int resul
     text_puts(&call.body, "]}");
     if (result == 0)
         api_answer_success(&call);
-    else {
-        api_fault(&call, result, "Fork error: %s", fail_text());
-        api_answer_fault(&call, 400);
-    }
-    text_free(&call.fault);
+    else
+        api_answer_late_fault(ctl, forking->request, "Fork error: %s", fail_text());
     text_free(&call.body);
 }
 

@@ -176,11 +176,8 @@ static void pause_ended(struct ctl *ctl, bool paused)
         free(pause);
         if (paused)
             api_answer_success(&call);
-        else {
-            api_fault(&call, -EINVAL, "The microVM is ending.");
-            api_answer_fault(&call, 400);
-            text_free(&call.fault);
-        }
+        else
+            api_answer_late_fault(ctl, call.request, "The microVM is ending.");
     }
     if (paused && resume && machine_state(ctl->machine) == MACHINE_PAUSED)
         machine_resume(ctl->machine); /* the last word was to resume */

@@ -31,11 +31,8 @@ static void end_saving(struct ctl *ctl, int result)
     *last = api_now_us() - ctl->saving_begin_us;
     if (result == 0)
         api_answer_success(&call);
-    else {
-        api_fault(&call, result, "Create snapshot error: %s", fail_text());
-        api_answer_fault(&call, 400);
-        text_free(&call.fault);
-    }
+    else
+        api_answer_late_fault(ctl, saving->request, "Create snapshot error: %s", fail_text());
     free(saving->state_path);
     free(saving->memory_path);
     free(saving);
@@ -320,9 +317,7 @@ static void reset(struct ctl *ctl)
                 (unsigned long long)(paused_us - resetting->begin_us));
         api_answer_success(&call);
     } else {
-        api_fault(&call, r, "Reset error: %s", fail_text());
-        api_answer_fault(&call, 400);
-        text_free(&call.fault);
+        api_answer_late_fault(ctl, resetting->request, "Reset error: %s", fail_text());
         machine_end(ctl->machine, MACHINE_HOST_FAILED, "the VM could not be reset");
     }
     free(resetting);
@@ -333,10 +328,7 @@ void api_reset_ended(struct ctl *ctl)
     struct api_resetting *resetting = ptr_steal(&ctl->resetting);
     if (!resetting)
         return;
-    struct api_call call = {.ctl = ctl, .request = resetting->request};
-    api_fault(&call, -ESHUTDOWN, "The microVM is ending.");
-    api_answer_fault(&call, 400);
-    text_free(&call.fault);
+    api_answer_late_fault(ctl, resetting->request, "The microVM is ending.");
     free(resetting);
 }
 
