@@ -59,16 +59,21 @@ static void finish(struct net_io *io, int result)
 
 /* --- the end --- */
 
+/* Takes the first frame out of the queue and ends it. */
+static void finish_first(struct stream *stream, int result)
+{
+    struct net_io *io = stream->first;
+    stream->first = io->next;
+    stream->first_sent = 0;
+    if (!stream->first)
+        stream->last = &stream->first;
+    finish(io, result);
+}
+
 static void fail_queue(struct stream *stream, int result)
 {
-    while (stream->first) {
-        struct net_io *io = stream->first;
-        stream->first = io->next;
-        if (!stream->first)
-            stream->last = &stream->first;
-        finish(io, result);
-    }
-    stream->first_sent = 0;
+    while (stream->first)
+        finish_first(stream, result);
 }
 
 /* Closes the socket when nothing uses it any more, and frees what was closed. */
@@ -300,18 +305,13 @@ static void account(struct stream *stream, uint64_t bytes)
     stream->rest_begin += rest;
     bytes -= rest;
     while (bytes > 0 && stream->first) {
-        struct net_io *io = stream->first;
-        uint64_t frame = frame_bytes(io), left = LENGTH_BYTES + frame - stream->first_sent;
+        uint64_t frame = frame_bytes(stream->first), left = LENGTH_BYTES + frame - stream->first_sent;
         if (bytes < left) {
             stream->first_sent += (uint32_t)bytes;
             return;
         }
         bytes -= left;
-        stream->first = io->next;
-        stream->first_sent = 0;
-        if (!stream->first)
-            stream->last = &stream->first;
-        finish(io, (int)(NET_HEADER + frame));
+        finish_first(stream, (int)(NET_HEADER + frame));
     }
 }
 
@@ -331,11 +331,7 @@ static void keep_rest(struct stream *stream)
         stream->rest_end += (uint32_t)parts[i].iov_len;
     }
     stream->rest_begin = stream->first_sent;
-    stream->first_sent = 0;
-    stream->first = io->next;
-    if (!stream->first)
-        stream->last = &stream->first;
-    finish(io, (int)(NET_HEADER + frame));
+    finish_first(stream, (int)(NET_HEADER + frame));
 }
 
 static void sent(struct loop_op *op, int result, unsigned flags)
