@@ -119,8 +119,11 @@ static int make(struct loop *loop, const struct config *config, unsigned index,
     (void)index;
     if (!vsock->path || !vsock->has_cid)
         return fail(-EINVAL, "--vsock: give cid=N (3 and up) and uds=PATH");
-    int r = config->copy ? unix_listener_adopt(config->copy->vsock_fd, &listener)
-                         : unix_listener_open(vsock->path, true, &listener);
+    int r = 0;
+    if (config->copy)
+        listener = config->copy->vsock;
+    else
+        r = unix_listener_open(vsock->path, true, &listener);
     if (r < 0)
         return r;
     const struct virtio_vsock_options device = {

@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include "base/unix_listener.h"
 #include "config.h"
 #include "dev/virtio.h"
 #include "loop/loop.h"
@@ -91,7 +92,7 @@ struct machine_copy {
     struct snapshot snapshot; /* without memory of its own */
     struct guest_mem mem;
     int kvm_fd;
-    int vsock_fd; /* a socket that listens, for the vsock device; -1: there is none */
+    struct unix_listener vsock; /* for the vsock device; fd of -1: there is none */
     struct disk *disks[CONFIG_DRIVES_MAX];
 };
 

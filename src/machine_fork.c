@@ -69,7 +69,7 @@ int machine_copy_new(const struct machine *machine, struct machine_copy **ret_co
         return r;
     }
     copy->kvm_fd = machine->kvm_fd;
-    copy->vsock_fd = -1;
+    copy->vsock.fd = -1;
     copy->mem = machine->mem;
     for (unsigned i = 0; i < machine->config->drive_count; i++)
         copy->disks[i] = disk_of(machine, i);

@@ -85,7 +85,7 @@ static _Noreturn void begin_copy(struct ctl *ctl, struct machine_copy *copy, str
     const char *id = forking->ids[index];
     machine_copy_begin(ctl->machine, copy, fds, forking->others, fds + forking->others);
     if (forking->others > FIXED)
-        copy->vsock_fd = fds[FIXED];
+        copy->vsock.fd = fds[FIXED];
     if (dup2(fds[INPUT], STDIN_FILENO) < 0 || dup2(fds[OUTPUT], STDOUT_FILENO) < 0 ||
         dup2(fds[LOG], STDERR_FILENO) < 0)
         _exit(MACHINE_HOST_FAILED);

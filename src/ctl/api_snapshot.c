@@ -204,16 +204,13 @@ int api_restore_base(struct api_call *call)
     return loaded(call, r, begin);
 }
 
-/* Where the socket is that the copy was given. */
-static int take_vsock_path(struct ctl *ctl, int fd)
+/* The vsock device's socket is the one that the copy was given. */
+static int take_vsock(struct unix_listener *listener, struct config *built)
 {
-    struct unix_listener listener;
-    int r = unix_listener_adopt(fd, &listener);
-    if (r < 0)
-        return r;
-    free(ctl->built.vsock.path);
-    ctl->built.vsock.path = listener.path;
-    return 0;
+    if (listener->fd < 0)
+        return 0;
+    int r = unix_listener_adopt(listener->fd, listener);
+    return r == 0 ? api_set_text(&built->vsock.path, listener->path) : r;
 }
 
 int api_start_copy(struct api_call *call)
@@ -225,8 +222,8 @@ int api_start_copy(struct api_call *call)
     int r = snapshot_make_config(&copy->machine->snapshot, ctl->base, &ctl->built);
     for (unsigned i = 0; i < ctl->built.net_count; i++) /* who else is where the other VM is? */
         ctl->built.nets[i].kind = NET_KIND_NONE;
-    if (r == 0 && copy->machine->vsock_fd >= 0)
-        r = take_vsock_path(ctl, copy->machine->vsock_fd);
+    if (r == 0)
+        r = take_vsock(&copy->machine->vsock, &ctl->built);
     ctl->built.copy = copy->machine;
     ctl->built.stay_paused = !copy->run;
     ctl->built.clock_catches_up = true;
