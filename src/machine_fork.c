@@ -46,7 +46,9 @@ int machine_copy_disks(const struct machine *machine, const int *fds)
         const struct drive_config *drive = &machine->config->drives[i];
         if (drive->read_only)
             continue;
-        int r = disk_copy(disk_of(machine, i), *fds++);
+        int r = machine_check_empty(drive->path, *fds);
+        if (r == 0)
+            r = disk_copy(disk_of(machine, i), *fds++);
         if (r < 0)
             return fail(r, "disk %u, %s: %s", i, drive->path, fail_text());
     }

@@ -62,6 +62,10 @@ int machine_assemble(struct machine *machine, enum machine_status *ret_blame);
 /* machine_snapshot.c: what a snapshot has beside the memory: its sections CONF and MACH. */
 int machine_collect(const struct machine *machine, struct state_writer *to);
 
+/* A file that was handed in for `name` must have nothing in it that would shine through the holes. -EINVAL
+ * with a message. */
+int machine_check_empty(const char *name, int fd);
+
 /*
  * machine_state.c: the state of a paused machine beside its memory, and back into one that was just put
  * together and has its memory. It is then as after a pause. Errors as state_load() and vm_load() have them.

@@ -224,14 +224,21 @@ static void answered(struct loop_op *op, int result, unsigned flags)
     saved(context, r);
 }
 
-/* A file that was handed in must have nothing in it that would shine through the holes. */
-static int take_file(const struct machine_snapshot_file *file, struct target *target)
+int machine_check_empty(const char *name, int fd)
 {
     struct stat status;
-    if (fstat(file->fd, &status) < 0)
-        return fail_errno(-errno, "%s", file->path);
+    if (fstat(fd, &status) < 0)
+        return fail_errno(-errno, "%s", name);
     if (!S_ISREG(status.st_mode) || status.st_size != 0)
-        return fail(-EINVAL, "%s: what was handed in for it is no empty file", file->path);
+        return fail(-EINVAL, "%s: what was handed in for it is no empty file", name);
+    return 0;
+}
+
+static int take_file(const struct machine_snapshot_file *file, struct target *target)
+{
+    int r = machine_check_empty(file->path, file->fd);
+    if (r < 0)
+        return r;
     snprintf(target->path, sizeof(target->path), "%s", file->path);
     target->fd = fcntl(file->fd, F_DUPFD_CLOEXEC, 0);
     return target->fd < 0 ? fail_errno(-errno, "%s", file->path) : 0;

@@ -82,6 +82,9 @@ const char *api_os_error(int error);
 int api_not_after_start(struct api_call *call);
 int api_not_before_start(struct api_call *call);
 
+/* Whether the machine is being saved, reset or forked: one at a time. */
+bool api_is_busy(const struct ctl *ctl);
+
 /* A request that waits until the machine is paused. */
 struct api_pause {
     struct http_request *request;

@@ -184,7 +184,7 @@ static int check_request(struct api_call *call, const struct keys_fork *wanted, 
     int r = machine_may_copy(ctl->machine);
     if (r < 0)
         return api_fault(call, r, "Fork error: %s", fail_text());
-    if (machine_state(ctl->machine) == MACHINE_PAUSING || ctl->saving || ctl->resetting || ctl->forking)
+    if (machine_state(ctl->machine) == MACHINE_PAUSING || api_is_busy(ctl))
         return api_fault(call, -EBUSY, "Fork error: the VM is being paused, saved or forked: try again.");
     if (count == 0)
         return api_fault(call, -EINVAL, "Fork error: count is 0.");

@@ -155,6 +155,11 @@ int api_patch_vm(struct api_call *call, void *object)
     return r;
 }
 
+bool api_is_busy(const struct ctl *ctl)
+{
+    return ctl->saving || ctl->resetting || ctl->forking;
+}
+
 /* Answers who waited for the pause, the first first. */
 static void pause_ended(struct ctl *ctl, bool paused)
 {

@@ -98,9 +98,10 @@ int api_put_snapshot_create(struct api_call *call, void *object)
         return api_fault(call, -EINVAL,
                          "Create snapshot error: with descriptors there must be two, of the state and of the "
                          "memory.");
-    if (ctl->saving || ctl->resetting)
-        return api_fault(call, -EBUSY,
-                         "Create snapshot error: another one is being written, or the VM is reset.");
+    if (api_is_busy(ctl))
+        return api_fault(
+            call, -EBUSY,
+            "Create snapshot error: another one is being written, or the VM is reset or forked.");
     struct api_saving *saving = calloc(1, sizeof(*saving));
     if (!saving)
         return api_fault(call, -ENOMEM, "out of memory");
@@ -345,7 +346,7 @@ int api_put_reset(struct api_call *call, void *object)
     int r = machine_may_reset(ctl->machine);
     if (r < 0)
         return api_fault(call, r, "Reset error: %s", fail_text());
-    if (state == MACHINE_PAUSING || ctl->saving || ctl->resetting)
+    if (state == MACHINE_PAUSING || api_is_busy(ctl))
         return api_fault(call, -EBUSY, "Reset error: the VM is being paused or saved: try again.");
     struct api_resetting *resetting = calloc(1, sizeof(*resetting));
     if (!resetting)

@@ -205,6 +205,57 @@ disks()
     end copy
 }
 
+# Requests that come at once, and files that are not empty: each is answered, and the VM goes on.
+at_once()
+{
+    new_store
+    truncate -s 1M disk
+    "$build/stellarium" import disk plain
+    start vm "pages=10 disk=1" --disk cas:plain --allow-fork --allow-path "$work"
+    python3 - run/vm.sock "$(vmm_pid vm)" "$work" <<'P'
+import json, os, signal, socket, sys, time
+def request(path, body):
+    body = json.dumps(body)
+    return ("PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (path, len(body), body)).encode()
+def connection():
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(10)
+    s.connect(sys.argv[1])
+    return s
+def scratch(words=b""):
+    f = os.open(sys.argv[3], os.O_TMPFILE | os.O_RDWR, 0o600)
+    os.write(f, words)
+    return f
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(os.path.join(sys.argv[3], "run/copy.sock"))
+listener.listen()
+log = [os.open(os.path.join(sys.argv[3], "run/copy." + name), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+       for name in ("console", "log")]
+null = os.open("/dev/null", os.O_RDONLY)
+def fds(disk):
+    return [listener.fileno(), null, *log, disk]
+fork = request("/vm/fork", {"count": 1, "ids": ["copy"]})
+with connection() as s:
+    socket.send_fds(s, [fork], fds(scratch(b"x")))
+    said = s.recv(65536).decode()
+    assert "no empty file" in said, said
+one, two = connection(), connection()
+time.sleep(0.1)
+os.kill(int(sys.argv[2]), signal.SIGSTOP)
+two.send(request("/snapshot/create", {"snapshot_path": sys.argv[3] + "/s", "mem_file_path": sys.argv[3] + "/m"}))
+socket.send_fds(one, [fork], fds(scratch())) # what came last is heard first
+time.sleep(0.1)
+os.kill(int(sys.argv[2]), signal.SIGCONT)
+said = [s.recv(65536).decode() for s in (one, two)]
+assert "200 OK" in said[0], said
+assert "fault_message" in said[1] and "reset or forked" in said[1], said
+P
+    counts copy 2
+    counts vm "$(round vm)"
+    end copy
+    end vm
+}
+
 # A copy's vsock device has a socket of its own.
 vsock_devices()
 {
@@ -258,6 +309,7 @@ tap_run "forks: paused ones" paused_ones
 tap_run "forks: whoever is killed" killed
 tap_run "forks: what is refused" refusals
 tap_run "forks: disks" disks
+tap_run "forks: requests at once" at_once
 tap_run "forks: vsock devices" vsock_devices
 tap_run "forks: of a restored VM" of_a_restored_one
 tap_done
